@@ -1,0 +1,172 @@
+package access
+
+import (
+	"context"
+	"log/slog"
+	"time"
+)
+
+// A Kind is what a [Principal] is.
+type Kind string
+
+// The kinds of principals.
+const (
+	KindKey      Kind = "key"      // an API key
+	KindOAuth    Kind = "oauth"    // an OAuth client that acts for a user
+	KindPerson   Kind = "person"   // a person in the browser
+	KindOperator Kind = "operator" // somebody at the server's command line
+	KindSystem   Kind = "system"   // the server itself, such as an expiry
+)
+
+// A Principal is who is asking. Its ID names the credential that limits,
+// approvals and deliveries are counted by.
+type Principal struct {
+	Kind Kind
+	ID   string // of the credential: key_…, or the user's for a person
+	Name string // as people know it
+	User string // the user behind it; "" for a key made by the operator
+}
+
+// A Grant is what a principal may do in one workspace, as found for one
+// request. The zero Grant may do nothing.
+type Grant struct {
+	Principal Principal
+	Workspace Workspace
+	Rights    Rights
+	MayDecide bool   // may decide approvals that other credentials asked for
+	Limits    Limits // how often it may ask
+	Parent    string // the key that made this key, "" if none
+	Decider   Decider
+	Key       *Key // the key that was shown, nil if it was none
+}
+
+// A Decider says who may decide what a grant queues.
+type Decider string
+
+// The deciders.
+const (
+	DeciderAdmin Decider = "admin" // owners, admins and deciding keys
+	DeciderOwner Decider = "owner" // also the person whose own consent held it back
+)
+
+// Limits say how often a credential may ask. Zero means no limit.
+type Limits struct {
+	PerMinute int64 `json:"per_minute"`
+	PerDay    int64 `json:"per_day"`
+}
+
+// DefaultLimits are those of a new key.
+var DefaultLimits = Limits{PerMinute: 60, PerDay: 10_000}
+
+// Decide returns the level at which g may apply the verb to the resource. It
+// is the only decision about permissions in the program.
+func (g Grant) Decide(resource string, v Verb) Level {
+	l := g.Rights.Level(resource, v)
+	if l == Run && g.Principal.Kind != KindPerson && g.Workspace.AlwaysAsks(resource, v) {
+		return Queue
+	}
+	return l
+}
+
+// IsAdmin reports whether the grant may administer keys, clients and grants:
+// a full-access key, an admin in person, or the operator.
+func (g Grant) IsAdmin() bool { return g.Rights.Full() && g.Principal.Kind != KindOAuth }
+
+// A Plan is what a workspace pays for.
+type Plan string
+
+// The plans. API access needs [Pro].
+const (
+	Free Plan = "free"
+	Pro  Plan = "pro"
+)
+
+// A Workspace is one business: everything but users belongs to one.
+type Workspace struct {
+	ID        string    `json:"id"`
+	Name      string    `json:"name"`
+	Plan      Plan      `json:"plan"`
+	TimeZone  string    `json:"time_zone"` // IANA name
+	Settings  Settings  `json:"settings"`
+	CreatedAt time.Time `json:"created_at"`
+}
+
+// Settings are what a workspace's admins decide about approvals.
+type Settings struct {
+	ApprovalTTL time.Duration `json:"approval_ttl"` // how long an approval stays open; 1 hour to 30 days
+	PeopleOnly  bool          `json:"people_only"`  // keys never decide
+	AlwaysAsk   []Mark        `json:"always_ask"`   // verbs that wait for approval whatever a credential holds
+	SupportURL  string        `json:"support_url"`  // where to ask for higher limits
+}
+
+// DefaultApprovalTTL is how long an approval stays open if the workspace says
+// nothing else.
+const DefaultApprovalTTL = 7 * 24 * time.Hour
+
+// A Mark names one verb of one resource.
+type Mark struct {
+	Resource string `json:"resource"`
+	Verb     string `json:"verb"`
+}
+
+// AlwaysAsks reports whether the workspace has marked the verb of the resource
+// as one that always waits for approval.
+func (w Workspace) AlwaysAsks(resource string, v Verb) bool {
+	for _, m := range w.Settings.AlwaysAsk {
+		if m.Resource == resource && m.Verb == v.String() {
+			return true
+		}
+	}
+	return false
+}
+
+// A Role is what a user is in a workspace.
+type Role string
+
+// The roles.
+const (
+	Owner  Role = "owner"
+	Admin  Role = "admin"
+	Member Role = "member"
+)
+
+// A User is a person who can log in. The same person may be in several
+// workspaces, with a role in each.
+type User struct {
+	ID        string    `json:"id"`
+	Email     string    `json:"email"`
+	Name      string    `json:"name"`
+	Role      Role      `json:"role"` // in the workspace that was asked about
+	CreatedAt time.Time `json:"created_at"`
+}
+
+type grantKey struct{}
+type requestKey struct{}
+
+// NewContext returns a context that carries g.
+func NewContext(ctx context.Context, g Grant) context.Context {
+	return context.WithValue(ctx, grantKey{}, g)
+}
+
+// FromContext returns the grant of the request. Without one it is the zero
+// Grant, which may do nothing.
+func FromContext(ctx context.Context) Grant {
+	g, _ := ctx.Value(grantKey{}).(Grant)
+	return g
+}
+
+// WithRequestID returns a context that carries the request's id.
+func WithRequestID(ctx context.Context, id string) context.Context {
+	return context.WithValue(ctx, requestKey{}, id)
+}
+
+// RequestID returns the request's id, or "".
+func RequestID(ctx context.Context) string {
+	id, _ := ctx.Value(requestKey{}).(string)
+	return id
+}
+
+// LogValue keeps everything but the identity out of logs.
+func (g Grant) LogValue() slog.Value {
+	return slog.GroupValue(slog.String("workspace", g.Workspace.ID), slog.String("credential", g.Principal.ID))
+}

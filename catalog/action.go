@@ -1,0 +1,198 @@
+package catalog
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"trustpager/access"
+)
+
+// An Action is one thing that can be done to a resource. The REST route, the
+// MCP tool, the OpenAPI entry, the scope and the documentation all come from
+// it, so that none of them can say something else than the others.
+type Action struct {
+	Name        string      // also the tool's name: create_contact
+	Resource    string      // whose rung decides: contacts
+	Verb        access.Verb // what it does to the resource
+	Op          Op
+	Title       string // for people: "Create contact"
+	Description string // for models and the API's reader
+	Method      string // HTTP method
+	Path        string // of the REST route below /v1, as in /contacts/{id}
+	Target      bool   // it acts on one existing record, named by id
+	Destructive bool   // it removes or overwrites what was there
+	Idempotent  bool   // doing it again changes nothing more
+	OpenWorld   bool   // it reaches outside the workspace
+	Input       Schema // of the input, with id and reason where they apply
+	Output      Schema // of the result
+
+	// decode, check and run are what the kind of action does; see Decode,
+	// Check and Run.
+	decode func(values map[string]any) (map[string]any, error)
+	check  func(ctx context.Context, s Store, c Call) (Target, error)
+	run    func(ctx context.Context, s Store, c Call) (Result, error)
+}
+
+// An Op is the general shape of an action.
+type Op string
+
+// The shapes. Further actions of the catalog are [OpOther].
+const (
+	OpList   Op = "list"
+	OpSearch Op = "search"
+	OpGet    Op = "get"
+	OpCreate Op = "create"
+	OpUpdate Op = "update"
+	OpDelete Op = "delete"
+	OpOther  Op = "other"
+)
+
+// A Schema is a JSON Schema 2020-12 as it is sent to clients.
+type Schema = json.RawMessage
+
+// An Input is validated input of an action.
+type Input struct {
+	ID        string          // of the target, "" if the action has none
+	Values    map[string]any  // normalized; numbers are json.Number, absent members absent, null means "clear"
+	Canonical json.RawMessage // id and values with sorted keys, without the reason: equal inputs have equal bytes
+	Reason    string          // the agent's own words about why, "" if none
+}
+
+// A Call is one performance of an action.
+type Call struct {
+	Grant     access.Grant // on whose behalf: what it may not read is not found
+	Input     Input
+	IfVersion int64     // the target's version must be this one; 0 means any
+	Now       time.Time // the time that records are stamped with
+}
+
+// A Target is the record that an action is about, as it stands.
+type Target struct {
+	ID      string
+	Version int64  // 0 if there is no target
+	Title   string // what people call it: a contact's name, a deal's title
+}
+
+// A Result is what an action answers.
+type Result struct {
+	Data       json.RawMessage // an object, or an array for lists
+	Pagination *Pagination     // of lists
+	Target     Target          // what was acted on, or made
+}
+
+// Pagination says where a list goes on.
+type Pagination struct {
+	Limit      int    `json:"limit"`
+	HasMore    bool   `json:"has_more"`
+	NextCursor string `json:"next_cursor,omitempty"`
+}
+
+// A Record is one stored thing.
+type Record struct {
+	Resource  string
+	ID        string
+	Version   int64           // 1 when made, one more with each change
+	Body      json.RawMessage // an object of its set fields, keys sorted
+	CreatedAt time.Time
+	UpdatedAt time.Time
+}
+
+// An Entry makes a record findable by the value of one field.
+type Entry struct {
+	Field  string
+	Value  string // see [Field.IndexKey]: byte order is the order of the values
+	Unique bool   // no two records of the resource may have the same value
+}
+
+// A Ref points from a field to a record.
+type Ref struct {
+	Field    string
+	Resource string
+	ID       string
+}
+
+// A Referrer says how many records of a resource point at something.
+type Referrer struct {
+	Resource string
+	Field    string
+	Count    int64
+}
+
+// A Filter selects records by one indexed field.
+type Filter struct {
+	Field string
+	Op    FilterOp
+	Value string // as of [Field.IndexKey]
+}
+
+// A FilterOp compares an indexed value with the filter's.
+type FilterOp string
+
+// The comparisons.
+const (
+	Equal  FilterOp = "eq"
+	After  FilterOp = "after"  // greater or equal
+	Before FilterOp = "before" // less
+)
+
+// A Query selects a page of a resource's records.
+type Query struct {
+	Filters       []Filter
+	CreatedAfter  time.Time // zero means any
+	CreatedBefore time.Time // zero means any
+	Terms         []string  // folded words; each must begin some word of the record
+	SortField     string    // an indexed field, or "" for the time of creation, or "updated_at"
+	Desc          bool
+	Limit         int    // how many to return at most
+	AfterValue    string // keyset: sort value and id of the last record seen
+	AfterID       string // "" means from the start
+}
+
+// A Store keeps records. Each method sees and touches only the rows of the
+// workspace that it is given. In a transaction, what Record has read with
+// forUpdate, and what MissingRefs has found, is not removed by others before
+// the transaction ends.
+type Store interface {
+	// Record returns one record. It fails with [problem.NotFound].
+	Record(ctx context.Context, workspace, resource, id string, forUpdate bool) (Record, error)
+
+	// ListRecords returns one page, with the sort values that a cursor needs
+	// (for the default order it is the creation time, as decimal milliseconds).
+	ListRecords(ctx context.Context, workspace, resource string, q Query) (recs []Record, sortValues []string, err error)
+
+	// MissingRefs returns those of refs that point at no record. Targets of
+	// references that are no records ("users") are members of the workspace.
+	MissingRefs(ctx context.Context, workspace string, refs []Ref) ([]Ref, error)
+
+	// Referrers says what points at the record, by resource and field.
+	Referrers(ctx context.Context, workspace, resource, id string) ([]Referrer, error)
+
+	// InsertRecord adds a record. It fails with [problem.Conflict] naming the
+	// field if a unique value is taken.
+	InsertRecord(ctx context.Context, workspace string, r Record, entries []Entry, terms []string) error
+
+	// UpdateRecord replaces the record's body if its stored version is
+	// r.Version-1, and fails with [problem.Conflict] otherwise, and as
+	// InsertRecord does.
+	UpdateRecord(ctx context.Context, workspace string, r Record, entries []Entry, terms []string) error
+
+	// DeleteRecord removes the record if its stored version is version, and
+	// fails with [problem.Conflict] otherwise.
+	DeleteRecord(ctx context.Context, workspace, resource, id string, version int64) error
+
+	// SumByField returns, for the records whose field by refers to id, how many
+	// have each value of the indexed field of, and the sum of their integer
+	// member sum.
+	SumByField(ctx context.Context, workspace, resource, by, id, of, sum string) ([]Sum, error)
+
+	// Users returns the members of the workspace, ordered by name and id.
+	Users(ctx context.Context, workspace string) ([]access.User, error)
+}
+
+// A Sum is one row of a summary.
+type Sum struct {
+	Value string // the field's value as people wrote it
+	Count int64
+	Total int64
+}
