@@ -6,6 +6,7 @@
 package problem
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -26,6 +27,7 @@ const (
 	Validation        Kind = "VALIDATION_ERROR"    // a value is wrong
 	Unauthorized      Kind = "UNAUTHORIZED"        // no credential, or one that is not accepted
 	InsufficientScope Kind = "INSUFFICIENT_SCOPE"  // the credential may not do this
+	Forbidden         Kind = "FORBIDDEN"           // it comes from where it may not come from
 	PlanRequired      Kind = "PLAN_REQUIRED"       // the workspace's plan has no API access
 	NotFound          Kind = "NOT_FOUND"           // no such thing, or none that the caller may see
 	MethodNotAllowed  Kind = "METHOD_NOT_ALLOWED"  // the path exists, the method does not
@@ -50,6 +52,7 @@ var wire = map[Kind]struct {
 	Validation:        {http.StatusBadRequest, -32602},
 	Unauthorized:      {http.StatusUnauthorized, -32001},
 	InsufficientScope: {http.StatusForbidden, -32003},
+	Forbidden:         {http.StatusForbidden, -32003},
 	PlanRequired:      {http.StatusForbidden, -32003},
 	NotFound:          {http.StatusNotFound, -32602},
 	MethodNotAllowed:  {http.StatusMethodNotAllowed, -32601},
@@ -86,10 +89,20 @@ type Error struct {
 func (e *Error) Error() string { return string(e.Kind) + ": " + e.Message }
 
 // Status returns the HTTP status of e.
-func (e *Error) Status() int { return wire[e.Kind].status }
+func (e *Error) Status() int {
+	if w, ok := wire[e.Kind]; ok {
+		return w.status
+	}
+	return wire[Internal].status // as stored by another version of the program
+}
 
 // Code returns the JSON-RPC error code of e.
-func (e *Error) Code() int { return wire[e.Kind].code }
+func (e *Error) Code() int {
+	if w, ok := wire[e.Kind]; ok {
+		return w.code
+	}
+	return wire[Internal].code
+}
 
 // MarshalJSON returns the error envelope's inner object.
 func (e *Error) MarshalJSON() ([]byte, error) {
@@ -139,7 +152,8 @@ func Of(err error) *Error {
 // if it is a fault of the server. Each protocol calls it once, last.
 func Report(ctx context.Context, err error) *Error {
 	e := Of(err)
-	if e.Kind == Internal || e.Kind == Unknown {
+	switch e.Kind {
+	case Internal, Unknown, Unavailable:
 		slog.ErrorContext(ctx, "request failed", "err", err)
 	}
 	return e
@@ -148,7 +162,10 @@ func Report(ctx context.Context, err error) *Error {
 // Write answers r with err as the error envelope {"error": …}.
 func Write(w http.ResponseWriter, r *http.Request, err error) {
 	e := Report(r.Context(), err)
-	body, _ := json.Marshal(map[string]any{"error": e}) // cannot fail: e holds only strings
+	var body bytes.Buffer
+	enc := json.NewEncoder(&body)
+	enc.SetEscapeHTML(false)
+	enc.Encode(map[string]any{"error": e}) // cannot fail: e holds only strings
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")
@@ -156,5 +173,5 @@ func Write(w http.ResponseWriter, r *http.Request, err error) {
 		h.Set("Retry-After", strconv.FormatInt(int64((e.RetryAfter+time.Second-1)/time.Second), 10))
 	}
 	w.WriteHeader(e.Status())
-	w.Write(body)
+	w.Write(body.Bytes())
 }
