@@ -2,8 +2,11 @@ package access
 
 import (
 	"context"
+	"encoding/json"
 	"log/slog"
 	"time"
+
+	"trustpager/audit"
 )
 
 // A Kind is what a [Principal] is.
@@ -93,10 +96,35 @@ type Workspace struct {
 
 // Settings are what a workspace's admins decide about approvals.
 type Settings struct {
-	ApprovalTTL time.Duration `json:"approval_ttl"` // how long an approval stays open; 1 hour to 30 days
-	PeopleOnly  bool          `json:"people_only"`  // keys never decide
-	AlwaysAsk   []Mark        `json:"always_ask"`   // verbs that wait for approval whatever a credential holds
-	SupportURL  string        `json:"support_url"`  // where to ask for higher limits
+	ApprovalTTL time.Duration `json:"-"`           // how long an approval stays open; 1 hour to 30 days
+	PeopleOnly  bool          `json:"people_only"` // keys never decide
+	AlwaysAsk   []Mark        `json:"always_ask"`  // verbs that wait for approval whatever a credential holds
+	SupportURL  string        `json:"support_url"` // where to ask for higher limits
+}
+
+// settingsJSON is how Settings stand in JSON, where times are in seconds.
+type settingsJSON struct {
+	TTL int64 `json:"approval_ttl_seconds"`
+	plainSettings
+}
+
+type plainSettings Settings
+
+// MarshalJSON returns the settings, the approvals' life as
+// approval_ttl_seconds.
+func (s Settings) MarshalJSON() ([]byte, error) {
+	return json.Marshal(settingsJSON{int64(s.ApprovalTTL / time.Second), plainSettings(s)})
+}
+
+// UnmarshalJSON is the inverse of MarshalJSON.
+func (s *Settings) UnmarshalJSON(b []byte) error {
+	var j settingsJSON
+	if err := json.Unmarshal(b, &j); err != nil {
+		return err
+	}
+	*s = Settings(j.plainSettings)
+	s.ApprovalTTL = time.Duration(j.TTL) * time.Second
+	return nil
 }
 
 // DefaultApprovalTTL is how long an approval stays open if the workspace says
@@ -170,3 +198,14 @@ func RequestID(ctx context.Context) string {
 func (g Grant) LogValue() slog.Value {
 	return slog.GroupValue(slog.String("workspace", g.Workspace.ID), slog.String("credential", g.Principal.ID))
 }
+
+// Actor returns the principal as the audit log names it.
+func (p Principal) Actor() audit.Actor {
+	return audit.Actor{Kind: string(p.Kind), ID: p.ID, Name: p.Name, User: p.User}
+}
+
+// Operator is the principal of the server's command line.
+var Operator = Principal{Kind: KindOperator, ID: "operator", Name: "operator"}
+
+// System is the principal of what the server does by itself.
+var System = Principal{Kind: KindSystem, ID: "system", Name: "TrustPager"}

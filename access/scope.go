@@ -2,6 +2,7 @@ package access
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -176,15 +177,18 @@ func sortScopes(scopes []Scope) []Scope {
 	return slices.Compact(scopes)
 }
 
-// Levels returns what the scope alone gives.
-func (s Scope) Levels() Levels {
+// levelsOf holds what each rung gives. A rung's name means the same on every
+// ladder that has it.
+var levelsOf = func() map[string]Levels {
+	of := map[string]Levels{}
 	for _, ladder := range rungs {
-		if l, ok := ladder[s.Rung]; ok {
-			return l // a rung's name means the same on every ladder that has it
-		}
+		maps.Copy(of, ladder)
 	}
-	return Levels{}
-}
+	return of
+}()
+
+// Levels returns what the scope alone gives.
+func (s Scope) Levels() Levels { return levelsOf[s.Rung] }
 
 // On reports whether the scope's rung is one of the ladder's.
 func (s Scope) On(l Ladder) bool {
@@ -192,63 +196,51 @@ func (s Scope) On(l Ladder) bool {
 	return ok
 }
 
-// Rights say how far each verb of each resource may go. The zero Rights deny
-// all. A Rights value is never changed once made, so it may be shared.
+// Rights say how far each verb of each resource may go: as far as each of some
+// authorities allows, one for each set of scopes. The zero Rights deny all. A
+// Rights value is never changed once made, so it may be shared.
 type Rights struct {
-	full bool
-	of   map[string]Levels
+	full   bool      // an authority allows everything
+	limits [][]Scope // those that do not
 }
 
 // FullRights runs everything.
 var FullRights = Rights{full: true}
 
 // RightsOf returns the rights that a set of scopes gives: the maximum for each
-// verb.
-func RightsOf(scopes []Scope) Rights {
-	r := Rights{of: make(map[string]Levels, len(scopes))}
-	for _, s := range scopes {
-		have := r.of[s.Resource]
-		for v, l := range s.Levels() {
-			have[v] = max(have[v], l)
-		}
-		r.of[s.Resource] = have
-	}
-	return r
-}
+// verb. The slice must not be changed afterwards.
+func RightsOf(scopes []Scope) Rights { return Rights{limits: [][]Scope{scopes}} }
 
 // Min returns the rights that both authorities allow: the minimum for each
 // verb.
 func (r Rights) Min(o Rights) Rights {
-	if r.full {
-		return o
+	none := func(r Rights) bool { return !r.full && len(r.limits) == 0 }
+	if none(r) || none(o) {
+		return Rights{}
 	}
-	if o.full {
-		return r
-	}
-	m := Rights{of: make(map[string]Levels, len(r.of))}
-	for resource, a := range r.of {
-		b, ok := o.of[resource]
-		if !ok {
-			continue
-		}
-		for v := range a {
-			a[v] = min(a[v], b[v])
-		}
-		m.of[resource] = a
-	}
-	return m
+	return Rights{full: r.full || o.full, limits: slices.Concat(r.limits, o.limits)}
 }
 
 // Level returns how far the verb of the resource may go.
 func (r Rights) Level(resource string, v Verb) Level {
-	if r.full {
-		return Run
+	if len(r.limits) == 0 && !r.full {
+		return Deny
 	}
-	return r.of[resource][v]
+	level := Run
+	for _, scopes := range r.limits {
+		most := Deny
+		for i := range scopes {
+			if scopes[i].Resource == resource {
+				most = max(most, scopes[i].Levels()[v])
+			}
+		}
+		level = min(level, most)
+	}
+	return level
 }
 
 // Full reports whether the rights are full access.
-func (r Rights) Full() bool { return r.full }
+func (r Rights) Full() bool { return r.full && len(r.limits) == 0 }
 
 // LowestRung returns the lowest rung of the ladder that allows the verb at
 // least after approval: what a refused caller should ask for.
