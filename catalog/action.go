@@ -13,7 +13,7 @@ import (
 // it, so that none of them can say something else than the others.
 type Action struct {
 	Name        string      // also the tool's name: create_contact
-	Resource    string      // whose rung decides: contacts
+	Resource    string      // whose rung decides: contacts; "" for the search across resources, see Level
 	Verb        access.Verb // what it does to the resource
 	Op          Op
 	Title       string // for people: "Create contact"
@@ -27,12 +27,71 @@ type Action struct {
 	Input       Schema // of the input, with id and reason where they apply
 	Output      Schema // of the result
 
-	// decode, check and run are what the kind of action does; see Decode,
-	// Check and Run.
-	decode func(values map[string]any) (map[string]any, error)
-	check  func(ctx context.Context, s Store, c Call) (Target, error)
-	run    func(ctx context.Context, s Store, c Call) (Result, error)
+	resource *Resource // nil for the search across resources
+	readable []string  // the resources that count if Resource is ""
+	fields   []Field   // of the input, in the order of the schema
+	reason   bool      // the input may hold the caller's reason
+	plan     planner
 }
+
+// A planner works out what the call would do, and refuses what cannot be done.
+// It changes nothing. With lock it reads for update what the plan relies on.
+type planner func(ctx context.Context, s Store, c Call, lock bool) (plan, error)
+
+// A plan is an action that has been found possible.
+type plan struct {
+	target Target
+	run    func(ctx context.Context, s Store) (Result, error)
+}
+
+// Check finds out all that stands against the call, and changes nothing: the
+// target exists and has the wanted version, the references point at records
+// that the caller may read, nothing refers to what is to be deleted. Only
+// unique values are left to Run, where the store decides the race.
+//
+// For an action that makes a record, the target has a title but no id.
+func (a *Action) Check(ctx context.Context, s Store, c Call) (Target, error) {
+	p, err := a.plan(ctx, s, c, false)
+	return p.target, err
+}
+
+// Run checks the call as Check does, and performs it. The store should be a
+// transaction if the action is no read.
+func (a *Action) Run(ctx context.Context, s Store, c Call) (Result, error) {
+	p, err := a.plan(ctx, s, c, true)
+	if err != nil {
+		return Result{}, err
+	}
+	return p.run(ctx, s)
+}
+
+// Level returns how far the grant lets the action go. An action without a
+// resource, the search across resources, is allowed if any resource may be
+// read; it then leaves out what the grant may not read.
+func (a *Action) Level(g access.Grant) access.Level {
+	if a.Resource != "" {
+		return g.Decide(a.Resource, a.Verb)
+	}
+	level := access.Deny
+	for _, r := range a.readable {
+		level = max(level, g.Decide(r, a.Verb))
+	}
+	return level
+}
+
+// Scope returns the lowest scope that allows the action, if only after
+// approval: what a refused caller should ask for. An action without a resource
+// has none.
+func (a *Action) Scope() access.Scope {
+	if a.resource == nil {
+		return access.Scope{}
+	}
+	return access.Scope{Resource: a.Resource, Rung: access.LowestRung(a.resource.Ladder, a.Verb)}
+}
+
+// Fields returns the members of the input other than id, in the order of the
+// schema. The caller must not change them.
+func (a *Action) Fields() []Field { return a.fields }
 
 // An Op is the general shape of an action.
 type Op string
@@ -54,7 +113,7 @@ type Schema = json.RawMessage
 // An Input is validated input of an action.
 type Input struct {
 	ID        string          // of the target, "" if the action has none
-	Values    map[string]any  // normalized; numbers are json.Number, absent members absent, null means "clear"
+	Values    map[string]any  // normalized, with if_version if it was sent; numbers are json.Number, absent members absent, null means "clear"
 	Canonical json.RawMessage // id and values with sorted keys, without the reason: equal inputs have equal bytes
 	Reason    string          // the agent's own words about why, "" if none
 }
@@ -165,8 +224,9 @@ type Store interface {
 	// references that are no records ("users") are members of the workspace.
 	MissingRefs(ctx context.Context, workspace string, refs []Ref) ([]Ref, error)
 
-	// Referrers says what points at the record, by resource and field.
-	Referrers(ctx context.Context, workspace, resource, id string) ([]Referrer, error)
+	// Referrers says how many records point at id, for each of the given pairs
+	// of Resource and Field; pairs without any are left out.
+	Referrers(ctx context.Context, workspace, id string, from []Ref) ([]Referrer, error)
 
 	// InsertRecord adds a record. It fails with [problem.Conflict] naming the
 	// field if a unique value is taken.

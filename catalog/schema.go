@@ -1,0 +1,264 @@
+package catalog
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+
+	"trustpager/access"
+)
+
+// A schema is a JSON Schema 2020-12 under construction. Its members are
+// encoded in the order of the struct, so equal catalogs have equal bytes.
+type schema struct {
+	Type                 any        `json:"type,omitempty"`
+	Description          string     `json:"description,omitempty"`
+	Enum                 []any      `json:"enum,omitempty"`
+	Format               string     `json:"format,omitempty"`
+	Pattern              string     `json:"pattern,omitempty"`
+	MinLength            int64      `json:"minLength,omitempty"`
+	MaxLength            int64      `json:"maxLength,omitempty"`
+	Minimum              *int64     `json:"minimum,omitempty"`
+	Maximum              *int64     `json:"maximum,omitempty"`
+	MinItems             int64      `json:"minItems,omitempty"`
+	MaxItems             int64      `json:"maxItems,omitempty"`
+	Default              any        `json:"default,omitempty"`
+	Items                *schema    `json:"items,omitempty"`
+	Properties           properties `json:"properties,omitempty"`
+	Required             []string   `json:"required,omitempty"`
+	AdditionalProperties *bool      `json:"additionalProperties,omitempty"`
+}
+
+// properties are the members of an object in the order in which they are
+// shown.
+type properties []property
+
+type property struct {
+	name   string
+	schema *schema
+}
+
+// MarshalJSON returns the properties as an object.
+func (ps properties) MarshalJSON() ([]byte, error) {
+	b := []byte{'{'}
+	for i, p := range ps {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(appendString(b, p.name), ':')
+		b = append(b, p.schema.encode()...)
+	}
+	return append(b, '}'), nil
+}
+
+// encode returns the schema as JSON.
+func (s *schema) encode() Schema {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(s); err != nil {
+		panic(err) // a schema holds nothing that JSON does not
+	}
+	return bytes.TrimSpace(b.Bytes())
+}
+
+var closed = new(bool) // false, for additionalProperties
+
+// input returns the schema of an object with the fields, preceded by the
+// target's id if the action has a target.
+func (a *Action) input() Schema {
+	s := &schema{Type: "object", AdditionalProperties: closed, Properties: properties{}}
+	if a.Target {
+		f := a.idField()
+		s.Properties = append(s.Properties, property{"id", f.schema()})
+		s.Required = append(s.Required, "id")
+	}
+	for i := range a.fields {
+		f := &a.fields[i]
+		s.Properties = append(s.Properties, property{f.Name, f.schema()})
+		if f.Required {
+			s.Required = append(s.Required, f.Name)
+		}
+	}
+	return s.encode()
+}
+
+// schema returns what the field takes as input, as far as it is worth saying in
+// a schema that is sent with every list of tools: it accepts all that check
+// accepts, while check also looks at what the words mean.
+func (f *Field) schema() *schema {
+	s := &schema{Description: f.Description}
+	if f.Default != nil && f.Default != any(now) {
+		s.Default = f.Default
+	}
+	s.Type = jsonType(f.Type)
+	switch f.Type {
+	case TypeString, TypeText:
+		if f.bare {
+			break
+		}
+		if f.Max < maxText {
+			s.MaxLength = f.Max
+		}
+		if f.nonEmpty() {
+			s.MinLength = 1
+		}
+	case TypeEmail:
+		s.Format = "email"
+	case TypePhone:
+		s.Pattern = `^\+[1-9]\d{6,14}$`
+	case TypeURL:
+		s.Pattern = `^https?://\S+$`
+	case TypeCurrency:
+		s.Pattern = `^[A-Z]{3}$`
+	case TypeDate:
+		s.Format = "date"
+	case TypeDateTime:
+		s.Format = "date-time"
+	case TypeInteger, TypeNumber, TypeMoney:
+		if f.Min > -maxSafe {
+			s.Minimum = &f.Min
+		}
+		if f.Max < maxSafe {
+			s.Maximum = &f.Max
+		}
+	case TypeEnum:
+		for _, w := range f.Enum {
+			s.Enum = append(s.Enum, w)
+		}
+	case TypeTags:
+		s.Items = &schema{Type: "string"}
+		if f.bare {
+			break
+		}
+		s.MaxItems = f.Max
+		if f.Enum != nil {
+			for _, w := range f.Enum {
+				s.Items.Enum = append(s.Items.Enum, w)
+			}
+		} else {
+			s.Items.MinLength, s.Items.MaxLength = 1, maxTag
+		}
+		if f.nonEmpty() {
+			s.MinItems = 1
+		}
+	case TypeList:
+		item := &schema{Type: "object", AdditionalProperties: closed}
+		for i := range f.Fields {
+			sub := &f.Fields[i]
+			item.Properties = append(item.Properties, property{sub.Name, sub.schema()})
+			if sub.Required {
+				item.Required = append(item.Required, sub.Name)
+			}
+		}
+		s.Items, s.MaxItems = item, f.Max
+		if f.nonEmpty() {
+			s.MinItems = 1
+		}
+	case TypeRef:
+		if p := f.target.Prefix; p != "" {
+			s.Pattern = "^" + p + `_\w{26}$`
+		}
+	}
+	if f.null && !f.Required {
+		s.Type = []any{s.Type, "null"}
+		if s.Enum != nil {
+			s.Enum = append(s.Enum, nil)
+		}
+	}
+	return s
+}
+
+// jsonType returns the JSON type of the values of t.
+func jsonType(t Type) string {
+	switch t {
+	case TypeInteger, TypeMoney:
+		return "integer"
+	case TypeNumber:
+		return "number"
+	case TypeBoolean:
+		return "boolean"
+	case TypeTags, TypeList:
+		return "array"
+	case TypeObject:
+		return "object"
+	}
+	return "string"
+}
+
+// output returns the schema of the field's values in answers. It names types
+// only: who reads an answer has it before him.
+func (f *Field) output() *schema {
+	s := &schema{Type: jsonType(f.Type)}
+	switch f.Type {
+	case TypeTags:
+		s.Items = &schema{Type: "string"}
+	case TypeList:
+		s.Items = &schema{Type: "object"}
+		for i := range f.Fields {
+			s.Items.Properties = append(s.Items.Properties, property{f.Fields[i].Name, f.Fields[i].output()})
+		}
+	}
+	if f.Secret {
+		s.Type = "string" // the mask
+	}
+	return s
+}
+
+// recordSchema returns the schema of a record of the resource in answers. In
+// a part of a record, which the caller has chosen, only the id is certain.
+func (r *Resource) recordSchema(part bool) *schema {
+	s := object("id", "string", "version", "integer", "created_at", "string", "updated_at", "string")
+	if part {
+		s.Required = []string{"id"}
+	}
+	for i := range r.Fields {
+		s.Properties = append(s.Properties, property{r.Fields[i].Name, r.Fields[i].output()})
+	}
+	return s
+}
+
+// object returns the schema of an object whose members are all required; pairs
+// holds names and types in turn.
+func object(pairs ...string) *schema {
+	s := &schema{Type: "object"}
+	for i := 0; i < len(pairs); i += 2 {
+		s.Properties = append(s.Properties, property{pairs[i], &schema{Type: pairs[i+1]}})
+		s.Required = append(s.Required, pairs[i])
+	}
+	return s
+}
+
+// ToolOutput returns the schema of what the action's MCP tool answers: one
+// object, because clients drop tools whose schema has a oneOf at its root. For
+// a read it is the object or list that was read, for a write the report that it
+// has run or how its approval stands. It is short, for it is sent with every
+// list of tools; [Action.Output] has the fields.
+func ToolOutput(a *Action) Schema {
+	s := &schema{Type: "object"}
+	switch {
+	case a.Op == OpList || a.Op == OpSearch:
+		// A list that waits for approval has no data, so nothing is required.
+		s.Properties = properties{
+			{"data", &schema{Type: "array"}},
+			{"pagination", &schema{Type: "object"}},
+		}
+	case a.Verb == access.Read:
+		s.Properties = properties{{"data", &schema{Type: "object"}}}
+	default:
+		s.Properties = properties{
+			{"status", &schema{Type: "string"}},
+			{"executed", &schema{Type: "boolean"}},
+			{"data", &schema{Type: "object"}},
+		}
+	}
+	return s.encode()
+}
+
+// article returns the noun with its indefinite article.
+func article(noun string) string {
+	if strings.ContainsAny(noun[:min(1, len(noun))], "aeiou") {
+		return "an " + noun
+	}
+	return "a " + noun
+}
