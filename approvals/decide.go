@@ -1,0 +1,602 @@
+package approvals
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"trustpager/access"
+	"trustpager/audit"
+	"trustpager/catalog"
+	"trustpager/jobs"
+	"trustpager/problem"
+	"trustpager/typeid"
+	"trustpager/webhook"
+)
+
+// Seen is what a decider says of an approval besides yes.
+type Seen struct {
+	Digest string          // of what the decider has looked at, "" if it is not known
+	Edited json.RawMessage // what to run instead of the input; nil means as it was asked
+}
+
+// Approve decides the approval for g with yes, and runs its action in the same
+// transaction. An execution that fails is undone and leaves the approval
+// approved and failed. Approve fails, deciding nothing, with
+//
+//   - [problem.NotFound] if g may not see the approval,
+//   - [problem.InsufficientScope] if g may not decide it,
+//   - [problem.Conflict] if it is not pending any more, is not what was seen,
+//     or can no longer run: its target has changed, or its requester has lost
+//     the right to ask,
+//   - what the action's Decode fails with, if it was edited.
+func (gate *Gate) Approve(ctx context.Context, g access.Grant, id string, seen Seen) (Approval, error) {
+	now := gate.now()
+	var a Approval
+	err := gate.InTx(ctx, func(tx Store) error {
+		var err error
+		if a, err = gate.pending(ctx, tx, g, id); err != nil {
+			return err
+		}
+		action, err := gate.action(a)
+		if err != nil {
+			return err
+		}
+		if seen.Digest != "" && seen.Digest != a.Digest {
+			return problem.Errorf(problem.Conflict, "approval %s is not what you have looked at", a.ID).
+				WithFix("Read the approval again, and decide with its present digest.")
+		}
+		call, err := gate.callOf(ctx, tx, a, action, seen.Edited, now)
+		if err != nil {
+			return err
+		}
+		if _, err := action.Check(ctx, tx, call); err != nil {
+			return blocked(a, err)
+		}
+		d := Decision{Status: Approved, By: g.Principal, At: now}
+		if seen.Edited != nil && !bytes.Equal(call.Input.Canonical, a.Input) {
+			d.Edited = call.Input.Canonical
+		}
+		if a, err = tx.DecideApproval(ctx, g.Workspace.ID, id, d); err != nil {
+			return err
+		}
+		if err := gate.decided(ctx, tx, &a, audit.ApprovalApproved); err != nil {
+			return err
+		}
+		return gate.execute(ctx, tx, &a, action, call, audit.ApprovalApproved)
+	})
+	if problem.Is(err, problem.Unknown) {
+		// Nobody answered whether the commit happened: the state tells.
+		stored, rerr := gate.Store.Approval(context.WithoutCancel(ctx), g.Workspace.ID, id)
+		if rerr == nil && stored.Status == Approved && stored.DecidedBy == g.Principal && stored.DecidedAt.Equal(now) {
+			return stored, nil
+		}
+		return Approval{}, errors.Join(err, rerr)
+	}
+	return a, err
+}
+
+// Reject decides the approval for g with no. The reason is required: the agent
+// is told it. It fails as Approve does.
+func (gate *Gate) Reject(ctx context.Context, g access.Grant, id, reason string) (Approval, error) {
+	reason, err := requireReason(reason)
+	if err != nil {
+		return Approval{}, err
+	}
+	return gate.end(ctx, g.Workspace.ID, id, Decision{Status: Rejected, By: g.Principal, Reason: reason}, audit.ApprovalRejected,
+		func(tx Store) error {
+			_, err := gate.pending(ctx, tx, g, id)
+			return err
+		})
+}
+
+// Withdraw takes back what the grant's own credential has asked for. It fails
+// with [problem.NotFound] for the approvals of others, and with
+// [problem.Conflict] if it is decided already.
+func (gate *Gate) Withdraw(ctx context.Context, g access.Grant, id string) (Approval, error) {
+	return gate.end(ctx, g.Workspace.ID, id, Decision{Status: Withdrawn, By: g.Principal}, audit.ApprovalWithdrawn,
+		func(tx Store) error {
+			a, err := approval(ctx, tx, g.Workspace.ID, id)
+			if err == nil && a.By.ID != g.Principal.ID {
+				return notFound(id)
+			}
+			return err
+		})
+}
+
+// end moves a pending approval to a status in which its action never runs.
+func (gate *Gate) end(ctx context.Context, workspace, id string, d Decision, event audit.Event, allowed func(tx Store) error) (Approval, error) {
+	d.At = gate.now()
+	var a Approval
+	err := gate.InTx(ctx, func(tx Store) error {
+		if err := allowed(tx); err != nil {
+			return err
+		}
+		var err error
+		a, err = gate.endIn(ctx, tx, workspace, id, d, event)
+		return err
+	})
+	return a, err
+}
+
+// endIn is end in a transaction, for a decision that is allowed.
+func (gate *Gate) endIn(ctx context.Context, tx Store, workspace, id string, d Decision, event audit.Event) (Approval, error) {
+	a, err := tx.DecideApproval(ctx, workspace, id, d)
+	if err != nil {
+		return a, err
+	}
+	if err := gate.decided(ctx, tx, &a, event); err != nil {
+		return a, err
+	}
+	return a, gate.auditDecision(ctx, tx, a, event, d.By, d.At)
+}
+
+// WithdrawAll withdraws the pending approvals of a credential that is being
+// removed, in the caller's transaction. by is who removes it.
+func (gate *Gate) WithdrawAll(ctx context.Context, tx Store, workspace, credential string, by access.Principal) (int, error) {
+	n := 0
+	for {
+		open, err := tx.ListApprovals(ctx, workspace, Query{Status: Pending, Credential: credential, Limit: MaxOpen})
+		if err != nil || len(open) == 0 {
+			return n, err
+		}
+		for _, o := range open {
+			_, err := gate.endIn(ctx, tx, workspace, o.ID, Decision{Status: Withdrawn, By: by, At: gate.now()}, audit.ApprovalWithdrawn)
+			if problem.Is(err, problem.Conflict) {
+				continue // somebody has decided it since it was listed
+			}
+			if err != nil {
+				return n, err
+			}
+			n++
+		}
+	}
+}
+
+// Retry runs a failed execution once more. It fails as Approve does.
+func (gate *Gate) Retry(ctx context.Context, g access.Grant, id string) (Approval, error) {
+	var a Approval
+	err := gate.InTx(ctx, func(tx Store) error {
+		var err error
+		if a, err = gate.failed(ctx, tx, g, id); err != nil {
+			return err
+		}
+		action, err := gate.action(a)
+		if err != nil {
+			return err
+		}
+		now := gate.now()
+		call, err := gate.callOf(ctx, tx, a, action, nil, now)
+		if err != nil {
+			return err
+		}
+		if _, err := action.Check(ctx, tx, call); err != nil {
+			return blocked(a, err)
+		}
+		if a, err = tx.MoveExecution(ctx, g.Workspace.ID, id, Failed, Ran{Execution: NotExecuted}); err != nil {
+			return err
+		}
+		a.DecidedBy = g.Principal // for the audit of this run
+		return gate.execute(ctx, tx, &a, action, call, audit.ApprovalRetried)
+	})
+	return a, err
+}
+
+// Dismiss lets a failed execution be. It fails as Approve does.
+func (gate *Gate) Dismiss(ctx context.Context, g access.Grant, id string) (Approval, error) {
+	var a Approval
+	err := gate.InTx(ctx, func(tx Store) error {
+		var err error
+		if a, err = gate.failed(ctx, tx, g, id); err != nil {
+			return err
+		}
+		if a, err = tx.MoveExecution(ctx, g.Workspace.ID, id, Failed, Ran{Execution: Dismissed, Error: a.Error, At: a.ExecutedAt}); err != nil {
+			return err
+		}
+		return gate.auditDecision(ctx, tx, a, audit.ApprovalDismissed, g.Principal, gate.now())
+	})
+	return a, err
+}
+
+// The bounds of an approval's life from now on, for Extend.
+const (
+	MinTTL = time.Hour
+	MaxTTL = 30 * 24 * time.Hour
+)
+
+// Extend moves the expiry of a pending approval to until, at least an hour and
+// at most 30 days from now.
+func (gate *Gate) Extend(ctx context.Context, g access.Grant, id string, until time.Time) (Approval, error) {
+	now := gate.now()
+	until = until.UTC().Truncate(time.Millisecond)
+	if until.Before(now.Add(MinTTL)) || until.After(now.Add(MaxTTL)) {
+		return Approval{}, &problem.Error{Kind: problem.Validation, Message: "an approval can be extended to between 1 hour and 30 days from now",
+			Fix:    fmt.Sprintf("Send a time from %s to %s.", now.Add(MinTTL).Format(time.RFC3339), now.Add(MaxTTL).Format(time.RFC3339)),
+			Fields: []problem.Field{{Path: "until", Expected: "1 hour to 30 days from now", Got: until.Format(time.RFC3339)}}}
+	}
+	var a Approval
+	err := gate.InTx(ctx, func(tx Store) error {
+		if _, err := gate.pending(ctx, tx, g, id); err != nil {
+			return err
+		}
+		var err error
+		if a, err = tx.ExtendApproval(ctx, g.Workspace.ID, id, until); err != nil {
+			return err
+		}
+		expiry, err := jobs.New(now, a.Workspace, ExpireKind, a.ID, expirePayload{a.ID}, a.ExpiresAt)
+		if err != nil {
+			return err
+		}
+		if err := tx.EnqueueJob(ctx, expiry); err != nil {
+			return err
+		}
+		return gate.auditDecision(ctx, tx, a, audit.ApprovalExtended, g.Principal, now)
+	})
+	return a, err
+}
+
+// ExpireKind is the kind of the jobs that end approvals nobody has decided.
+const ExpireKind = "approval.expire"
+
+type expirePayload struct {
+	Approval string `json:"approval"`
+}
+
+// Expire is the handler of jobs of [ExpireKind].
+func (gate *Gate) Expire(ctx context.Context, j jobs.Job) error {
+	var p expirePayload
+	if err := json.Unmarshal(j.Payload, &p); err != nil {
+		return jobs.Permanent(fmt.Errorf("expire an approval: %w", err))
+	}
+	d := Decision{Status: Expired, By: access.System, At: gate.now()}
+	err := gate.InTx(ctx, func(tx Store) error {
+		a, err := gate.endIn(ctx, tx, j.Workspace, p.Approval, d, audit.ApprovalExpired)
+		if err == nil && d.At.Before(a.ExpiresAt) {
+			// Looked at after the update, which waits for whoever extends it.
+			return jobs.Snooze(a.ExpiresAt, errors.New("the approval was extended"))
+		}
+		return err
+	})
+	if problem.Is(err, problem.Conflict) || problem.Is(err, problem.NotFound) {
+		return nil // nothing left to do
+	}
+	return err
+}
+
+// Approval returns an approval that g may see: its own, or any if g may decide
+// or administer. It fails with [problem.NotFound] otherwise.
+func (gate *Gate) Approval(ctx context.Context, g access.Grant, id string) (Approval, error) {
+	a, err := approval(ctx, gate.Store, g.Workspace.ID, id)
+	if err != nil {
+		return a, err
+	}
+	if !sees(g, a) {
+		return Approval{}, notFound(id)
+	}
+	return a, nil
+}
+
+// List returns the approvals that g may see, newest first.
+func (gate *Gate) List(ctx context.Context, g access.Grant, q Query) ([]Approval, error) {
+	if !seesAll(g) {
+		q.Credential = g.Principal.ID
+	}
+	return gate.Store.ListApprovals(ctx, g.Workspace.ID, q)
+}
+
+// Wait returns the approval once it is decided and its execution is over, or
+// as it stands when ctx ends.
+func (gate *Gate) Wait(ctx context.Context, g access.Grant, id string) (Approval, error) {
+	changed, stop := gate.Watch(id)
+	defer stop()
+	for {
+		a, err := gate.Approval(context.WithoutCancel(ctx), g, id)
+		if err != nil || a.Status != Pending {
+			return a, err
+		}
+		select {
+		case <-ctx.Done():
+			// Once more, in case the notice got lost on its way.
+			return gate.Approval(context.WithoutCancel(ctx), g, id)
+		case <-changed:
+		}
+	}
+}
+
+// approval reads an approval. What is no id is not looked up: it may hold what
+// the database refuses. One that does not exist reads as one that the caller
+// may not see.
+func approval(ctx context.Context, s Store, workspace, id string) (Approval, error) {
+	if !typeid.ValidID("apr", id) {
+		return Approval{}, notFound(printable(id))
+	}
+	a, err := s.Approval(ctx, workspace, id)
+	if problem.Is(err, problem.NotFound) {
+		return a, notFound(id)
+	}
+	return a, err
+}
+
+// seesAll reports whether g may see what other credentials have asked for.
+func seesAll(g access.Grant) bool { return g.IsAdmin() }
+
+func sees(g access.Grant, a Approval) bool {
+	return seesAll(g) || a.By.ID == g.Principal.ID || a.By.User != "" && a.By.User == g.Principal.User && g.Principal.Kind == access.KindPerson
+}
+
+func notFound(id string) error {
+	return problem.Errorf(problem.NotFound, "there is no approval %q", id).
+		WithFix("Use the id of an approval that this credential has asked for.")
+}
+
+// decidable returns the approval if g may decide it.
+func (gate *Gate) decidable(ctx context.Context, tx Store, g access.Grant, id string) (Approval, error) {
+	a, err := approval(ctx, tx, g.Workspace.ID, id)
+	if err != nil {
+		return a, err
+	}
+	if !sees(g, a) {
+		return a, notFound(id)
+	}
+	return a, gate.mayDecide(ctx, tx, g, a)
+}
+
+// pending returns the approval if g may decide it and nobody has. Once its
+// time is over nobody may, even before the expiry is stored.
+func (gate *Gate) pending(ctx context.Context, tx Store, g access.Grant, id string) (Approval, error) {
+	a, err := gate.decidable(ctx, tx, g, id)
+	switch {
+	case err != nil:
+		return a, err
+	case a.Status != Pending:
+		return a, NotPending(a)
+	case !gate.now().Before(a.ExpiresAt):
+		return a, problem.Errorf(problem.Conflict, "approval %s expired at %s", a.ID, a.ExpiresAt.Format(time.RFC3339)).
+			WithFix("The agent has to ask again.")
+	}
+	return a, nil
+}
+
+// failed returns the approval if g may decide it and its execution has failed.
+func (gate *Gate) failed(ctx context.Context, tx Store, g access.Grant, id string) (Approval, error) {
+	a, err := gate.decidable(ctx, tx, g, id)
+	if err == nil && a.Execution != Failed {
+		return a, problem.Errorf(problem.Conflict, "approval %s is %s, and its execution is %q", a.ID, a.Status, a.Execution).
+			WithFix("Only an execution that has failed can be tried again or dismissed.")
+	}
+	return a, err
+}
+
+// NotPending says that somebody has decided the approval already.
+func NotPending(a Approval) error {
+	return problem.Errorf(problem.Conflict, "approval %s is not pending any more: it is %s", a.ID, a.Status).
+		WithFix("Read the approval to see how it ended.")
+}
+
+// mayDecide refuses g unless it may decide a: admins and owners, the operator,
+// keys with "may decide" for what others asked, and, where only a person's own
+// consent held the action back, that person. OAuth clients never decide.
+//
+// A key never decides its own requests, nor those of its family: all keys that
+// stem from the same key, whichever made which. Who made one of them has seen
+// the secrets of all that came of it, so it could ask with one and decide with
+// another.
+func (gate *Gate) mayDecide(ctx context.Context, tx Store, g access.Grant, a Approval) error {
+	refuse := func(why, fix string) error {
+		return problem.Errorf(problem.InsufficientScope, "this credential may not decide approval %s: %s", a.ID, why).WithFix("%s", fix)
+	}
+	const people = "A person decides it: the approval's url leads there."
+	switch g.Principal.Kind {
+	case access.KindOperator:
+		return nil
+	case access.KindPerson:
+		if g.Rights.Full() || a.Decider == access.DeciderOwner && a.By.User != "" && a.By.User == g.Principal.User {
+			return nil
+		}
+		return refuse("only an owner or an admin may", "Ask an admin of the workspace.")
+	case access.KindKey:
+	default:
+		return refuse("OAuth clients never decide", people)
+	}
+	switch {
+	case a.By.ID == g.Principal.ID:
+		return refuse("it has asked for it itself", people)
+	case g.Workspace.Settings.PeopleOnly:
+		return refuse("in this workspace only people decide", people)
+	case !g.MayDecide:
+		return refuse(`it has not the right "may decide"`, people)
+	}
+	mine, err := founder(ctx, tx, g.Workspace.ID, g.Principal.ID, g.Parent)
+	if err != nil {
+		return err
+	}
+	theirs, err := founder(ctx, tx, g.Workspace.ID, a.By.ID, a.Parent)
+	if err != nil {
+		return err
+	}
+	if mine == theirs {
+		return refuse("a key of its own family asked for it: one has made the other, or the same key has made both", people)
+	}
+	return nil
+}
+
+// founder returns the key that the family of a credential began with.
+func founder(ctx context.Context, tx Store, workspace, id, parent string) (string, error) {
+	for parent != "" {
+		id = parent
+		g, err := tx.RequesterGrant(ctx, workspace, id)
+		if problem.Is(err, problem.NotFound) {
+			return id, nil
+		}
+		if err != nil {
+			return "", err
+		}
+		parent = g.Parent
+	}
+	return id, nil
+}
+
+func (gate *Gate) now() time.Time { return gate.Now().UTC().Truncate(time.Millisecond) }
+
+func (gate *Gate) action(a Approval) (*catalog.Action, error) {
+	action, ok := gate.Catalog.Find(a.Action)
+	if !ok {
+		return nil, problem.Errorf(problem.Conflict, "the action %s no longer exists", a.Action).WithFix("Reject the approval.")
+	}
+	return action, nil
+}
+
+// callOf rebuilds the call that the approval stands for, on behalf of its
+// requester as it may act today.
+func (gate *Gate) callOf(ctx context.Context, tx Store, a Approval, action *catalog.Action, edited json.RawMessage, now time.Time) (catalog.Call, error) {
+	gone := func(why string) error {
+		return problem.Errorf(problem.Conflict, "approval %s cannot run: %s", a.ID, why).
+			WithFix("Give the credential its right back, or reject the approval.")
+	}
+	g, err := tx.RequesterGrant(ctx, a.Workspace, a.By.ID)
+	if problem.Is(err, problem.NotFound) {
+		return catalog.Call{}, gone("the credential that asked for it is gone")
+	}
+	if err != nil {
+		return catalog.Call{}, err
+	}
+	if k := g.Key; k != nil {
+		switch {
+		case !k.RevokedAt.IsZero():
+			return catalog.Call{}, gone("the key that asked for it is revoked")
+		case !k.ExpiresAt.IsZero() && !now.Before(k.ExpiresAt):
+			return catalog.Call{}, gone("the key that asked for it has expired")
+		}
+	}
+	if action.Level(g) == access.Deny {
+		return catalog.Call{}, gone("the credential that asked for it may not do this any more, not even after approval")
+	}
+	raw := a.Input
+	switch {
+	case edited != nil:
+		raw = unmask(action, edited, a.Input)
+	case a.Edited != nil:
+		raw = a.Edited
+	}
+	in, err := action.Decode(a.TargetID, raw)
+	if err != nil {
+		if edited != nil {
+			return catalog.Call{}, err
+		}
+		return catalog.Call{}, blocked(a, err)
+	}
+	return catalog.Call{Grant: g, Input: in, IfVersion: a.TargetVer, Now: now}, nil
+}
+
+// unmask puts the secret values of the input back where the edited one holds
+// their masks, which are all that an editor gets to see.
+func unmask(action *catalog.Action, edited, input json.RawMessage) json.RawMessage {
+	if !slices.ContainsFunc(action.Fields(), func(f catalog.Field) bool { return f.Secret }) {
+		return edited
+	}
+	var values, masks, sent map[string]json.RawMessage
+	if json.Unmarshal(input, &values) != nil || json.Unmarshal(action.Mask(input), &masks) != nil || json.Unmarshal(edited, &sent) != nil {
+		return edited // for Decode to refuse
+	}
+	for _, f := range action.Fields() {
+		v, ok := sent[f.Name]
+		if f.Secret && ok && values[f.Name] != nil && bytes.Equal(bytes.TrimSpace(v), masks[f.Name]) {
+			sent[f.Name] = values[f.Name]
+		}
+	}
+	whole, err := json.Marshal(sent)
+	if err != nil {
+		return edited
+	}
+	return whole
+}
+
+// blocked turns what a check found into a conflict: the request was fine when
+// it was made, and the world has changed since.
+func blocked(a Approval, err error) error {
+	e, ok := errors.AsType[*problem.Error](err)
+	if !ok || e.Kind == problem.Internal {
+		return err
+	}
+	c := problem.Errorf(problem.Conflict, "approval %s cannot run any more: %s", a.ID, e.Message).
+		WithFix("Nothing was decided. Reject it with a reason, so that the agent asks again for what still applies.")
+	if e.Kind == problem.VersionMismatch {
+		c.Message = fmt.Sprintf("approval %s cannot run any more: %s was changed since it was asked for", a.ID, a.TargetID)
+	}
+	c.Hint, c.Fields = e.Fix, e.Fields
+	return c
+}
+
+// execute runs the action of an approval that was just approved, and stores
+// what became of it.
+func (gate *Gate) execute(ctx context.Context, tx Store, a *Approval, action *catalog.Action, call catalog.Call, event audit.Event) error {
+	ran := Ran{Execution: Done, At: call.Now}
+	target := a.TargetID
+	err := tx.Savepoint(ctx, func() error {
+		result, err := action.Run(ctx, tx, call)
+		ran.Result, ran.TargetVer, target = result.Data, result.Target.Version, result.Target.ID
+		return err
+	})
+	switch {
+	case problem.Is(err, problem.Unavailable):
+		return err // the database's trouble, not the action's: nothing is decided
+	case problem.Is(err, problem.VersionMismatch), problem.Is(err, problem.NotFound):
+		return blocked(*a, err) // the target was changed since the check: nothing is decided
+	}
+	if err != nil {
+		ran = Ran{Execution: Failed, Error: problem.Report(ctx, err), At: call.Now}
+		target = a.TargetID
+	}
+	by := a.DecidedBy
+	stored, err := tx.MoveExecution(ctx, a.Workspace, a.ID, NotExecuted, ran)
+	if err != nil {
+		return err
+	}
+	*a = stored
+	outcome := webhook.ApprovalExecuted
+	if ran.Execution == Failed {
+		outcome = webhook.ApprovalFailed
+	}
+	if err := gate.emit(ctx, tx, *a, outcome, call.Now); err != nil {
+		return err
+	}
+	e := gate.decisionEntry(ctx, *a, event, by, call.Now)
+	e.Target, e.Outcome = target, string(ran.Execution)
+	return tx.Audit(ctx, e)
+}
+
+// decided does what follows every decision: the expiry is called off and the
+// agent's webhook is told.
+func (gate *Gate) decided(ctx context.Context, tx Store, a *Approval, event audit.Event) error {
+	if event != audit.ApprovalExpired {
+		if _, err := tx.CancelJobs(ctx, a.Workspace, ExpireKind, a.ID); err != nil {
+			return err
+		}
+	}
+	switch event {
+	case audit.ApprovalApproved:
+		return gate.emit(ctx, tx, *a, webhook.ApprovalApproved, a.DecidedAt)
+	case audit.ApprovalRejected:
+		return gate.emit(ctx, tx, *a, webhook.ApprovalRejected, a.DecidedAt)
+	case audit.ApprovalExpired:
+		return gate.emit(ctx, tx, *a, webhook.ApprovalExpired, a.DecidedAt)
+	}
+	return nil
+}
+
+func (gate *Gate) decisionEntry(ctx context.Context, a Approval, event audit.Event, by access.Principal, now time.Time) audit.Entry {
+	e := gate.entry(ctx, a.Workspace, by, event, now)
+	e.Action, e.Resource, e.Target, e.Approval, e.Asker = a.Action, a.Resource, a.TargetID, a.ID, a.By.ID
+	if a.DecisionReason != "" {
+		e.Detail, _ = json.Marshal(map[string]string{"reason": a.DecisionReason}) // cannot fail: a string
+	}
+	return e
+}
+
+func (gate *Gate) auditDecision(ctx context.Context, tx Store, a Approval, event audit.Event, by access.Principal, now time.Time) error {
+	return tx.Audit(ctx, gate.decisionEntry(ctx, a, event, by, now))
+}
