@@ -1,0 +1,360 @@
+// Package admin is what admins decide about everybody else: workspaces, users,
+// API keys with their webhooks, and the settings of approvals. All of it is
+// audited in the transaction that changes it.
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/mail"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"trustpager/access"
+	"trustpager/approvals"
+	"trustpager/audit"
+	"trustpager/catalog"
+	"trustpager/problem"
+	"trustpager/typeid"
+	"trustpager/webhook"
+)
+
+// A Store keeps what admins decide. Each method sees and touches only the rows
+// of the workspace that it is given.
+type Store interface {
+	approvals.Store
+	webhook.Store
+
+	CreateWorkspace(ctx context.Context, w access.Workspace) error
+	UpdateWorkspace(ctx context.Context, w access.Workspace) error
+	Workspace(ctx context.Context, id string) (access.Workspace, error)
+
+	CreateUser(ctx context.Context, u access.User, passwordHash string) error
+	UserByEmail(ctx context.Context, email string) (u access.User, passwordHash string, err error)
+	SetPassword(ctx context.Context, user, passwordHash string) error
+	SetMember(ctx context.Context, workspace, user string, role access.Role, now time.Time) error
+	RemoveMember(ctx context.Context, workspace, user string) error
+
+	// Key returns one key, with forUpdate locked until the transaction ends. It
+	// fails with [problem.NotFound].
+	Key(ctx context.Context, workspace, id string, forUpdate bool) (access.Key, error)
+	Keys(ctx context.Context, workspace, after string, limit int) ([]access.Key, error)
+
+	// ChildKeys returns the ids of the keys that the key has made, directly or
+	// through others, in order.
+	ChildKeys(ctx context.Context, workspace, id string) ([]string, error)
+
+	CreateKey(ctx context.Context, k access.Key, secretHash string) error
+	UpdateKey(ctx context.Context, k access.Key) error
+	RotateKey(ctx context.Context, k access.Key, secretHash string, oldUntil, now time.Time) error
+	DeleteKey(ctx context.Context, workspace, id string) error
+	UsageHistory(ctx context.Context, workspace, credential string, since time.Time) ([]access.Count, error)
+}
+
+// A Desk is where admins do their work. It is safe for concurrent use.
+type Desk struct {
+	Store    Store // for reads
+	InTx     func(ctx context.Context, fn func(tx Store) error) error
+	Catalog  *catalog.Catalog
+	Gate     *approvals.Gate
+	Webhooks *webhook.Endpoints
+	Now      func() time.Time
+}
+
+func (d *Desk) now() time.Time { return d.Now().UTC().Truncate(time.Millisecond) }
+
+// record audits an event about a thing of the workspace.
+func (d *Desk) record(ctx context.Context, tx Store, by access.Grant, event audit.Event, target string, detail any) error {
+	e := audit.Entry{Workspace: by.Workspace.ID, Time: d.now(), Actor: by.Principal.Actor(), Event: event, Target: target, Request: access.RequestID(ctx)}
+	if detail != nil {
+		var err error
+		if e.Detail, err = json.Marshal(detail); err != nil {
+			return fmt.Errorf("audit %s: %w", event, err)
+		}
+	}
+	return tx.Audit(ctx, e)
+}
+
+// OperatorGrant is what the server's command line may do in the workspace:
+// everything, audited as the operator.
+func OperatorGrant(w access.Workspace) access.Grant {
+	return access.Grant{Principal: access.Operator, Workspace: w, Rights: access.FullRights, MayDecide: true}
+}
+
+// requireAdmin refuses everybody but admins and full-access keys.
+func requireAdmin(g access.Grant) error {
+	if g.IsAdmin() {
+		return nil
+	}
+	return problem.Errorf(problem.InsufficientScope, "only admins and full-access keys manage keys").
+		WithFix("Use a full-access key, or ask an admin of the workspace.")
+}
+
+// requirePerson refuses everybody but admins in person and the operator. A key
+// that made users could log in as one of them, and decide what it has asked
+// for itself.
+func requirePerson(g access.Grant, what string) error {
+	if g.IsAdmin() && (g.Principal.Kind == access.KindPerson || g.Principal.Kind == access.KindOperator) {
+		return nil
+	}
+	return problem.Errorf(problem.InsufficientScope, "only a person %s: an admin of the workspace, or the operator", what).
+		WithFix("Ask an admin of the workspace.")
+}
+
+// CreateWorkspace makes a workspace on the Pro plan.
+func (d *Desk) CreateWorkspace(ctx context.Context, name, timeZone string) (access.Workspace, error) {
+	w := access.Workspace{ID: typeid.NewID("ws"), Name: strings.TrimSpace(name), Plan: access.Pro, TimeZone: timeZone,
+		Settings: access.Settings{ApprovalTTL: access.DefaultApprovalTTL}, CreatedAt: d.now()}
+	if err := checkWorkspace(d.Catalog, w); err != nil {
+		return w, err
+	}
+	err := d.InTx(ctx, func(tx Store) error {
+		if err := tx.CreateWorkspace(ctx, w); err != nil {
+			return err
+		}
+		return d.record(ctx, tx, OperatorGrant(w), audit.WorkspaceCreated, w.ID, map[string]any{"name": w.Name, "plan": w.Plan})
+	})
+	return w, err
+}
+
+// UpdateWorkspace stores the name, plan, time zone and settings of the grant's
+// workspace. A key cannot change the plan, nor the rules that hold for keys:
+// who decides and what always waits for approval.
+func (d *Desk) UpdateWorkspace(ctx context.Context, g access.Grant, w access.Workspace) error {
+	if err := requireAdmin(g); err != nil {
+		return err
+	}
+	if w.ID != g.Workspace.ID {
+		return problem.Errorf(problem.NotFound, "there is no workspace %q that you may change", w.ID).
+			WithFix("Log in to that workspace first.")
+	}
+	if err := checkWorkspace(d.Catalog, w); err != nil {
+		return err
+	}
+	return d.InTx(ctx, func(tx Store) error {
+		old, err := tx.Workspace(ctx, w.ID)
+		if err != nil {
+			return err
+		}
+		if w.Plan != old.Plan || !sameRules(w.Settings, old.Settings) {
+			if err := requirePerson(g, "changes the plan and the rules of approvals"); err != nil {
+				return err
+			}
+		}
+		if err := tx.UpdateWorkspace(ctx, w); err != nil {
+			return err
+		}
+		return d.record(ctx, tx, g, audit.WorkspaceChanged, w.ID, w)
+	})
+}
+
+// sameRules reports whether both settings bind keys alike.
+func sameRules(a, b access.Settings) bool {
+	return a.ApprovalTTL == b.ApprovalTTL && a.PeopleOnly == b.PeopleOnly && slices.Equal(a.AlwaysAsk, b.AlwaysAsk)
+}
+
+// nameForm is what people may call things.
+const nameForm = "1 to 100 characters, no control characters"
+
+func validName(s string) bool {
+	n := utf8.RuneCountInString(s)
+	return n >= 1 && n <= 100 && utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
+}
+
+func checkWorkspace(c *catalog.Catalog, w access.Workspace) error {
+	var fields []problem.Field
+	bad := func(path, expected, got string) {
+		fields = append(fields, problem.Field{Path: path, Expected: expected, Got: got})
+	}
+	if !validName(w.Name) {
+		bad("name", nameForm, fmt.Sprintf("%.120q", w.Name))
+	}
+	if u := w.Settings.SupportURL; u != "" {
+		if parsed, err := url.Parse(u); err != nil || !slices.Contains([]string{"https", "http", "mailto"}, parsed.Scheme) {
+			bad("support_url", "an https, http or mailto URL", fmt.Sprintf("%.100q", u))
+		}
+	}
+	if w.Plan != access.Free && w.Plan != access.Pro {
+		bad("plan", "free or pro", string(w.Plan))
+	}
+	if _, err := time.LoadLocation(w.TimeZone); err != nil || w.TimeZone == "" || w.TimeZone == "Local" {
+		bad("time_zone", "an IANA time zone, as in Europe/Berlin", w.TimeZone)
+	}
+	if ttl := w.Settings.ApprovalTTL; ttl < approvals.MinTTL || ttl > approvals.MaxTTL {
+		bad("approval_ttl", "1 hour to 30 days", ttl.String())
+	}
+	for _, m := range w.Settings.AlwaysAsk {
+		r, ok := c.Resource(m.Resource)
+		v, err := access.ParseVerb(m.Verb)
+		if !ok || err != nil || v == access.Read || !slices.Contains(r.Ladder.Verbs(), v) {
+			bad("always_ask", "resource:verb, with a verb of the resource other than read", m.Resource+":"+m.Verb)
+		}
+	}
+	if len(fields) > 0 {
+		return &problem.Error{Kind: problem.Validation, Message: "the workspace cannot be like that", Fix: "Correct the fields that are listed.", Fields: fields}
+	}
+	return nil
+}
+
+// AddUser makes a person who can log in, or finds the one with that e-mail
+// address, and gives them a role in the workspace. passwordHash is ignored for
+// a person who exists; only the operator may give one, because the person may
+// come to be in other workspaces too. Who is made a member loses the keys that
+// they have made as an admin.
+func (d *Desk) AddUser(ctx context.Context, g access.Grant, email, name, passwordHash string, role access.Role) (access.User, error) {
+	if err := requirePerson(g, "manages users"); err != nil {
+		return access.User{}, err
+	}
+	if passwordHash != "" && g.Principal.Kind != access.KindOperator {
+		return access.User{}, problem.Errorf(problem.InsufficientScope, "only the operator gives passwords to others").
+			WithFix("Leave the password out.")
+	}
+	var fields []problem.Field
+	if a, err := mail.ParseAddress(email); err != nil || a.Address != email || strings.ContainsFunc(email, unicode.IsControl) {
+		fields = append(fields, problem.Field{Path: "email", Expected: "an e-mail address, as in ada@example.com", Got: fmt.Sprintf("%.100q", email)})
+	}
+	if name != "" && !validName(name) {
+		fields = append(fields, problem.Field{Path: "name", Expected: nameForm, Got: fmt.Sprintf("%.120q", name)})
+	}
+	if !slices.Contains([]access.Role{access.Owner, access.Admin, access.Member}, role) {
+		fields = append(fields, problem.Field{Path: "role", Expected: "owner, admin or member", Got: fmt.Sprintf("%.50q", string(role))})
+	}
+	if len(fields) > 0 {
+		return access.User{}, &problem.Error{Kind: problem.Validation, Message: "the user cannot be like that", Fix: "Correct the fields that are listed.", Fields: fields}
+	}
+	var u access.User
+	err := d.InTx(ctx, func(tx Store) error {
+		found, _, err := tx.UserByEmail(ctx, email)
+		switch {
+		case err == nil:
+			u = found
+		case problem.Is(err, problem.NotFound):
+			u = access.User{ID: typeid.NewID("usr"), Email: strings.ToLower(email), Name: name, CreatedAt: d.now()}
+			if err := tx.CreateUser(ctx, u, passwordHash); err != nil {
+				return err
+			}
+		default:
+			return err
+		}
+		before, owners, err := d.roleOf(ctx, tx, g.Workspace.ID, u.ID)
+		if err != nil {
+			return err
+		}
+		if before == access.Owner && role != access.Owner && owners == 1 {
+			return problem.Errorf(problem.Conflict, "%s is the last owner of the workspace", u.Email).
+				WithFix("Make somebody else an owner first.")
+		}
+		u.Role = role
+		if err := tx.SetMember(ctx, g.Workspace.ID, u.ID, role, d.now()); err != nil {
+			return err
+		}
+		event := audit.UserCreated
+		if before != "" {
+			event = audit.UserChanged
+		}
+		if err := d.record(ctx, tx, g, event, u.ID, map[string]any{"email": u.Email, "role": role}); err != nil {
+			return err
+		}
+		if before != "" && before != access.Member && role == access.Member {
+			return d.revokeKeysOf(ctx, tx, g, u.ID)
+		}
+		return nil
+	})
+	return u, err
+}
+
+// roleOf returns the user's role in the workspace, "" if they have none, and
+// how many owners it has.
+func (d *Desk) roleOf(ctx context.Context, tx Store, workspace, user string) (role access.Role, owners int, err error) {
+	users, err := tx.Users(ctx, workspace)
+	for _, u := range users {
+		if u.ID == user {
+			role = u.Role
+		}
+		if u.Role == access.Owner {
+			owners++
+		}
+	}
+	return role, owners, err
+}
+
+// RemoveUser ends a person's membership of the workspace, and revokes the keys
+// that they have made. An admin can activate those that are to be kept.
+func (d *Desk) RemoveUser(ctx context.Context, g access.Grant, email string) error {
+	if err := requirePerson(g, "manages users"); err != nil {
+		return err
+	}
+	return d.InTx(ctx, func(tx Store) error {
+		u, _, err := tx.UserByEmail(ctx, email)
+		if err != nil {
+			return err
+		}
+		if err := tx.RemoveMember(ctx, g.Workspace.ID, u.ID); err != nil {
+			return err
+		}
+		if err := d.record(ctx, tx, g, audit.UserRemoved, u.ID, map[string]any{"email": u.Email}); err != nil {
+			return err
+		}
+		return d.revokeKeysOf(ctx, tx, g, u.ID)
+	})
+}
+
+// revokeKeysOf revokes the keys that the user has made, and those that these
+// have made.
+func (d *Desk) revokeKeysOf(ctx context.Context, tx Store, g access.Grant, user string) error {
+	for after := ""; ; {
+		keys, err := tx.Keys(ctx, g.Workspace.ID, after, keyPage)
+		if err != nil {
+			return err
+		}
+		for _, k := range keys {
+			if after = k.ID; k.CreatedBy.User != user {
+				continue // a key made by a key names the same user
+			}
+			if k, err = tx.Key(ctx, g.Workspace.ID, k.ID, true); err != nil {
+				return err
+			}
+			if err := d.revoke(ctx, tx, g, k, map[string]any{"with": user}); err != nil {
+				return err
+			}
+		}
+		if len(keys) < keyPage {
+			return nil
+		}
+	}
+}
+
+const keyPage = 100
+
+// SetPassword gives a person a new password, as its hash. Only the operator
+// and the person may: whoever is in several workspaces has one password for
+// all, so an admin of one who set it could enter the others.
+func (d *Desk) SetPassword(ctx context.Context, g access.Grant, email, passwordHash string) error {
+	self := g.Principal.Kind == access.KindPerson && g.Principal.User != ""
+	if !self && g.Principal.Kind != access.KindOperator {
+		return notYourPassword()
+	}
+	return d.InTx(ctx, func(tx Store) error {
+		u, _, err := tx.UserByEmail(ctx, email)
+		if self && (problem.Is(err, problem.NotFound) || err == nil && u.ID != g.Principal.User) {
+			return notYourPassword()
+		}
+		if err != nil {
+			return err
+		}
+		if err := tx.SetPassword(ctx, u.ID, passwordHash); err != nil {
+			return err
+		}
+		return d.record(ctx, tx, g, audit.UserChanged, u.ID, map[string]any{"password": "changed"})
+	})
+}
+
+func notYourPassword() error {
+	return problem.Errorf(problem.InsufficientScope, "a password is changed only by the person whose it is, and by the operator").
+		WithFix("Ask the operator of the server: trustpager user password.")
+}
