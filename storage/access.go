@@ -1,0 +1,559 @@
+package storage
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"trustpager/access"
+	"trustpager/problem"
+)
+
+const workspaceColumns = `w.id, w.name, w.plan, w.time_zone, w.settings, w.created`
+
+// workspaceRow scans workspaceColumns.
+type workspaceRow struct {
+	w        access.Workspace
+	settings []byte
+	created  int64
+}
+
+func (r *workspaceRow) into() []any {
+	return []any{&r.w.ID, &r.w.Name, &r.w.Plan, &r.w.TimeZone, &r.settings, &r.created}
+}
+
+func (r *workspaceRow) value() (access.Workspace, error) {
+	r.w.CreatedAt = at(r.created)
+	if err := json.Unmarshal(r.settings, &r.w.Settings); err != nil {
+		return r.w, fmt.Errorf("settings of workspace %s: %w", r.w.ID, err)
+	}
+	return r.w, nil
+}
+
+// CreateWorkspace adds a workspace, and the empty audit log that it begins
+// with.
+func (db *DB) CreateWorkspace(ctx context.Context, w access.Workspace) error {
+	settings, err := json.Marshal(w.Settings)
+	if err != nil {
+		return fmt.Errorf("create workspace: %w", err)
+	}
+	return db.step(ctx, func(tx *DB) error {
+		if _, err := tx.q.ExecContext(ctx, `INSERT INTO workspaces (id, name, plan, time_zone, settings, created)
+			VALUES ($1, $2, $3, $4, $5, $6)`, w.ID, w.Name, string(w.Plan), w.TimeZone, string(settings), ms(w.CreatedAt)); err != nil {
+			return fmt.Errorf("create workspace: %w", err)
+		}
+		if _, err := tx.q.ExecContext(ctx, `INSERT INTO audit_heads (workspace, seq, seal, mac) VALUES ($1, 0, '', $2)`, w.ID, tx.mac(w.ID, head{})); err != nil {
+			return fmt.Errorf("create workspace: %w", err)
+		}
+		return nil
+	})
+}
+
+// UpdateWorkspace stores the workspace's name, plan, time zone and settings.
+func (db *DB) UpdateWorkspace(ctx context.Context, w access.Workspace) error {
+	settings, err := json.Marshal(w.Settings)
+	if err != nil {
+		return fmt.Errorf("update workspace: %w", err)
+	}
+	return db.step(ctx, func(tx *DB) error {
+		n, err := affected(tx.q.ExecContext(ctx, `UPDATE workspaces SET version = version + 1, name = $2, plan = $3, time_zone = $4, settings = $5 WHERE id = $1`,
+			w.ID, w.Name, string(w.Plan), w.TimeZone, string(settings)))
+		if err != nil {
+			return fmt.Errorf("update workspace: %w", err)
+		}
+		if n == 0 {
+			return noWorkspace(w.ID)
+		}
+		return nil
+	})
+}
+
+func noWorkspace(id string) error {
+	return problem.Errorf(problem.NotFound, "there is no workspace %q", id).WithFix("List them with: trustpager workspace list")
+}
+
+// Workspace returns one workspace. It fails with [problem.NotFound].
+func (db *DB) Workspace(ctx context.Context, id string) (access.Workspace, error) {
+	var r workspaceRow
+	err := db.q.QueryRowContext(ctx, `SELECT `+workspaceColumns+` FROM workspaces w WHERE w.id = $1`, id).Scan(r.into()...)
+	if errors.Is(err, sql.ErrNoRows) {
+		return access.Workspace{}, noWorkspace(id)
+	}
+	if err != nil {
+		return access.Workspace{}, fmt.Errorf("workspace: %w", err)
+	}
+	return r.value()
+}
+
+// Workspaces returns all workspaces, for the operator.
+func (db *DB) Workspaces(ctx context.Context) ([]access.Workspace, error) {
+	rows, err := db.q.QueryContext(ctx, `SELECT `+workspaceColumns+` FROM workspaces w ORDER BY w.id`)
+	if err != nil {
+		return nil, fmt.Errorf("workspaces: %w", err)
+	}
+	defer rows.Close()
+	var all []access.Workspace
+	for rows.Next() {
+		var r workspaceRow
+		if err := rows.Scan(r.into()...); err != nil {
+			return nil, err
+		}
+		w, err := r.value()
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, w)
+	}
+	return all, rows.Err()
+}
+
+// CreateUser adds a person who can log in, with a hash of their password. It
+// fails with [problem.Conflict] if the e-mail address is taken.
+func (db *DB) CreateUser(ctx context.Context, u access.User, passwordHash string) error {
+	return db.step(ctx, func(tx *DB) error {
+		_, err := tx.q.ExecContext(ctx, `INSERT INTO users (id, email, name, password, created) VALUES ($1, $2, $3, $4, $5)`,
+			u.ID, strings.ToLower(u.Email), u.Name, passwordHash, ms(u.CreatedAt))
+		if tx.dialect.isUnique(err) {
+			return problem.Errorf(problem.Conflict, "there is a user with the e-mail address %s already", u.Email).
+				WithFix("Add that user to the workspace instead.")
+		}
+		if err != nil {
+			return fmt.Errorf("create user: %w", err)
+		}
+		return nil
+	})
+}
+
+// UserByEmail returns a person and the hash of their password. It fails with
+// [problem.NotFound].
+func (db *DB) UserByEmail(ctx context.Context, email string) (access.User, string, error) {
+	var u access.User
+	var hash string
+	var created int64
+	err := db.q.QueryRowContext(ctx, `SELECT id, email, name, password, created FROM users WHERE email = $1`, strings.ToLower(email)).
+		Scan(&u.ID, &u.Email, &u.Name, &hash, &created)
+	if errors.Is(err, sql.ErrNoRows) {
+		return u, "", problem.Errorf(problem.NotFound, "there is no user with the e-mail address %q", email)
+	}
+	u.CreatedAt = at(created)
+	return u, hash, err
+}
+
+// SetPassword stores a new hash of the user's password.
+func (db *DB) SetPassword(ctx context.Context, user, passwordHash string) error {
+	return db.step(ctx, func(tx *DB) error {
+		_, err := tx.q.ExecContext(ctx, `UPDATE users SET password = $2 WHERE id = $1`, user, passwordHash)
+		return err
+	})
+}
+
+// SetMember gives the user a role in the workspace. It fails with
+// [problem.Conflict] if that would take away its last owner.
+func (db *DB) SetMember(ctx context.Context, workspace, user string, role access.Role, now time.Time) error {
+	return db.step(ctx, func(tx *DB) error {
+		if err := tx.lockOwners(ctx, workspace); err != nil {
+			return fmt.Errorf("set member: %w", err)
+		}
+		n, err := affected(tx.q.ExecContext(ctx, `INSERT INTO members (workspace, user_id, role, created) VALUES ($1, $2, $3, $4)
+			ON CONFLICT (workspace, user_id) DO UPDATE SET role = excluded.role
+			WHERE members.role <> 'owner' OR excluded.role = 'owner' OR EXISTS (
+				SELECT 1 FROM members m WHERE m.workspace = $1 AND m.role = 'owner' AND m.user_id <> $2)`, workspace, user, string(role), ms(now)))
+		if err != nil {
+			return fmt.Errorf("set member: %w", err)
+		}
+		if n == 0 {
+			return problem.Errorf(problem.Conflict, "the user is the workspace's last owner").
+				WithFix("Make somebody else an owner first.")
+		}
+		return nil
+	})
+}
+
+// lockOwners makes those who change the owners of a workspace take their turns,
+// so that two who go at once do not leave it without any.
+func (db *DB) lockOwners(ctx context.Context, workspace string) error {
+	var id string
+	err := db.q.QueryRowContext(ctx, `SELECT id FROM workspaces WHERE id = $1`+db.dialect.lockSolo, workspace).Scan(&id)
+	if errors.Is(err, sql.ErrNoRows) {
+		return noWorkspace(workspace)
+	}
+	return err
+}
+
+// RemoveMember ends the user's membership of the workspace, unless they are
+// its last owner.
+func (db *DB) RemoveMember(ctx context.Context, workspace, user string) error {
+	return db.step(ctx, func(tx *DB) error {
+		if err := tx.lockOwners(ctx, workspace); err != nil {
+			return fmt.Errorf("remove member: %w", err)
+		}
+		n, err := affected(tx.q.ExecContext(ctx, `DELETE FROM members WHERE workspace = $1 AND user_id = $2 AND (role <> 'owner' OR EXISTS (
+			SELECT 1 FROM members m WHERE m.workspace = $1 AND m.role = 'owner' AND m.user_id <> $2))`, workspace, user))
+		if err != nil {
+			return fmt.Errorf("remove member: %w", err)
+		}
+		if n == 0 {
+			return problem.Errorf(problem.Conflict, "the user is not a member of the workspace, or is its last owner").
+				WithFix("Make somebody else an owner first.")
+		}
+		return nil
+	})
+}
+
+// Users returns the members of the workspace, ordered by name and id.
+func (db *DB) Users(ctx context.Context, workspace string) ([]access.User, error) {
+	rows, err := db.q.QueryContext(ctx, `SELECT u.id, u.email, u.name, m.role, u.created FROM members m
+		JOIN users u ON u.id = m.user_id WHERE m.workspace = $1 ORDER BY u.name, u.id`, workspace)
+	if err != nil {
+		return nil, fmt.Errorf("users: %w", err)
+	}
+	defer rows.Close()
+	users := []access.User{}
+	for rows.Next() {
+		var u access.User
+		var created int64
+		if err := rows.Scan(&u.ID, &u.Email, &u.Name, &u.Role, &created); err != nil {
+			return nil, err
+		}
+		u.CreatedAt = at(created)
+		users = append(users, u)
+	}
+	return users, rows.Err()
+}
+
+const keyColumns = `k.id, k.workspace, k.name, k.last4, k.full_access, k.may_decide, k.scopes, k.per_minute, k.per_day,
+	k.maker, k.parent, k.created, k.expires, k.revoked, k.last_used, k.last_used_for`
+
+// keyRow scans keyColumns.
+type keyRow struct {
+	k                                access.Key
+	scopes                           string
+	maker                            []byte
+	created, expires, revoked, lastU int64
+}
+
+func (r *keyRow) into() []any {
+	return []any{&r.k.ID, &r.k.Workspace, &r.k.Name, &r.k.Last4, &r.k.FullAccess, &r.k.MayDecide, &r.scopes,
+		&r.k.Limits.PerMinute, &r.k.Limits.PerDay, &r.maker, &r.k.Parent, &r.created, &r.expires, &r.revoked, &r.lastU, &r.k.LastUsedFor}
+}
+
+func (r *keyRow) value() (access.Key, error) {
+	k := r.k
+	k.CreatedAt, k.ExpiresAt, k.RevokedAt, k.LastUsedAt = at(r.created), at(r.expires), at(r.revoked), at(r.lastU)
+	var err error
+	if k.Scopes, err = access.ParseScopes(r.scopes); err != nil {
+		return k, fmt.Errorf("key %s: %w", k.ID, err)
+	}
+	if err := json.Unmarshal(r.maker, &k.CreatedBy); err != nil {
+		return k, fmt.Errorf("key %s: %w", k.ID, err)
+	}
+	return k, nil
+}
+
+// KeyBySecret returns the key that has a secret of the given hash, with its
+// workspace. It fails with [problem.NotFound]. The key's last use is as old as
+// the key's last change.
+func (db *DB) KeyBySecret(ctx context.Context, hash string) (access.Shown, error) {
+	var superseded int64
+	var v versioned
+	err := db.q.QueryRowContext(ctx, `SELECT s.expires, k.version, w.version FROM key_secrets s
+		JOIN keys k ON k.id = s.key_id AND k.workspace = s.workspace
+		JOIN workspaces w ON w.id = s.workspace
+		WHERE s.hash = $1`, hash).Scan(&superseded, &v.key, &v.workspace)
+	if errors.Is(err, sql.ErrNoRows) {
+		return access.Shown{}, problem.Errorf(problem.NotFound, "there is no such key")
+	}
+	if err != nil {
+		return access.Shown{}, fmt.Errorf("look up key: %w", err)
+	}
+	shown, ok := db.decoded.of(hash, v.key, v.workspace)
+	if !ok {
+		if shown, err = db.decodeKey(ctx, hash, &v); err != nil {
+			return shown, err
+		}
+		if v.shown = shown; db.tx == nil { // what a transaction sees may be undone
+			db.decoded.put(hash, v)
+		}
+	}
+	shown.Superseded = at(superseded)
+	return shown, nil
+}
+
+// decodeKey reads all of a key and its workspace, with their versions.
+func (db *DB) decodeKey(ctx context.Context, hash string, v *versioned) (shown access.Shown, err error) {
+	var k keyRow
+	var w workspaceRow
+	into := append(append(k.into(), w.into()...), &v.key, &v.workspace)
+	err = db.q.QueryRowContext(ctx, `SELECT `+keyColumns+`, `+workspaceColumns+`, k.version, w.version FROM key_secrets s
+		JOIN keys k ON k.id = s.key_id AND k.workspace = s.workspace
+		JOIN workspaces w ON w.id = s.workspace
+		WHERE s.hash = $1`, hash).Scan(into...)
+	if errors.Is(err, sql.ErrNoRows) { // deleted this moment
+		return shown, problem.Errorf(problem.NotFound, "there is no such key")
+	}
+	if err != nil {
+		return shown, fmt.Errorf("look up key: %w", err)
+	}
+	if shown.Key, err = k.value(); err != nil {
+		return shown, err
+	}
+	shown.Workspace, err = w.value()
+	return shown, err
+}
+
+// Key returns one key. It fails with [problem.NotFound].
+func (db *DB) Key(ctx context.Context, workspace, id string, forUpdate bool) (access.Key, error) {
+	query := `SELECT ` + keyColumns + ` FROM keys k WHERE k.workspace = $1 AND k.id = $2`
+	if forUpdate {
+		query += db.dialect.lockRow
+	}
+	var r keyRow
+	err := db.q.QueryRowContext(ctx, query, workspace, id).Scan(r.into()...)
+	if errors.Is(err, sql.ErrNoRows) {
+		return access.Key{}, noKey(id)
+	}
+	if err != nil {
+		return access.Key{}, fmt.Errorf("key: %w", err)
+	}
+	return r.value()
+}
+
+func noKey(id string) error {
+	return problem.Errorf(problem.NotFound, "there is no key %q", id).WithFix("List the keys to find the right id.")
+}
+
+// RequesterGrant returns what the credential of an approval may do today. It
+// fails with [problem.NotFound] if the credential is gone.
+func (db *DB) RequesterGrant(ctx context.Context, workspace, credential string) (access.Grant, error) {
+	k, err := db.Key(ctx, workspace, credential, false)
+	if err != nil {
+		return access.Grant{}, err
+	}
+	w, err := db.Workspace(ctx, workspace)
+	if err != nil {
+		return access.Grant{}, err
+	}
+	return k.Grant(w), nil
+}
+
+// Keys returns a page of the workspace's keys, newest first. after is the id
+// of the last key seen, "" to begin.
+func (db *DB) Keys(ctx context.Context, workspace, after string, limit int) ([]access.Key, error) {
+	query, args := `SELECT `+keyColumns+` FROM keys k WHERE k.workspace = $1 ORDER BY k.id DESC LIMIT $2`, []any{workspace, limit}
+	if after != "" {
+		query, args = `SELECT `+keyColumns+` FROM keys k WHERE k.workspace = $1 AND k.id < $3 ORDER BY k.id DESC LIMIT $2`, append(args, after)
+	}
+	rows, err := db.q.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, fmt.Errorf("keys: %w", err)
+	}
+	defer rows.Close()
+	keys := []access.Key{}
+	for rows.Next() {
+		var r keyRow
+		if err := rows.Scan(r.into()...); err != nil {
+			return nil, err
+		}
+		k, err := r.value()
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, k)
+	}
+	return keys, rows.Err()
+}
+
+// CreateKey adds a key with the hash of its secret.
+func (db *DB) CreateKey(ctx context.Context, k access.Key, hash string) error {
+	maker, err := json.Marshal(k.CreatedBy)
+	if err != nil {
+		return fmt.Errorf("create key: %w", err)
+	}
+	return db.step(ctx, func(tx *DB) error {
+		if _, err := tx.q.ExecContext(ctx, `INSERT INTO keys (id, workspace, name, last4, full_access, may_decide, scopes,
+				per_minute, per_day, maker, parent, created, expires, revoked, last_used, last_used_for)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 0, 0, '')`,
+			k.ID, k.Workspace, k.Name, k.Last4, k.FullAccess, k.MayDecide, access.FormatScopes(k.Scopes),
+			k.Limits.PerMinute, k.Limits.PerDay, string(maker), k.Parent, ms(k.CreatedAt), ms(k.ExpiresAt)); err != nil {
+			return fmt.Errorf("create key: %w", err)
+		}
+		return tx.addSecret(ctx, k, hash, k.CreatedAt)
+	})
+}
+
+func (db *DB) addSecret(ctx context.Context, k access.Key, hash string, now time.Time) error {
+	if _, err := db.q.ExecContext(ctx, `INSERT INTO key_secrets (hash, workspace, key_id, created, expires) VALUES ($1, $2, $3, $4, 0)`,
+		hash, k.Workspace, k.ID, ms(now)); err != nil {
+		return fmt.Errorf("store secret: %w", err)
+	}
+	return nil
+}
+
+// UpdateKey stores what an admin can edit of a key: name, rights, limits,
+// expiry, and whether it is revoked.
+func (db *DB) UpdateKey(ctx context.Context, k access.Key) error {
+	return db.step(ctx, func(tx *DB) error {
+		n, err := affected(tx.q.ExecContext(ctx, `UPDATE keys SET version = version + 1, name = $3, full_access = $4, may_decide = $5, scopes = $6,
+				per_minute = $7, per_day = $8, expires = $9, revoked = $10
+			WHERE workspace = $1 AND id = $2`,
+			k.Workspace, k.ID, k.Name, k.FullAccess, k.MayDecide, access.FormatScopes(k.Scopes),
+			k.Limits.PerMinute, k.Limits.PerDay, ms(k.ExpiresAt), ms(k.RevokedAt)))
+		if err != nil {
+			return fmt.Errorf("update key: %w", err)
+		}
+		if n == 0 {
+			return noKey(k.ID)
+		}
+		return nil
+	})
+}
+
+// RotateKey gives the key another secret. The ones before work until the given
+// time.
+func (db *DB) RotateKey(ctx context.Context, k access.Key, hash string, until, now time.Time) error {
+	return db.step(ctx, func(tx *DB) error {
+		n, err := affected(tx.q.ExecContext(ctx, `UPDATE keys SET version = version + 1, last4 = $3 WHERE workspace = $1 AND id = $2`, k.Workspace, k.ID, k.Last4))
+		if err != nil {
+			return fmt.Errorf("rotate key: %w", err)
+		}
+		if n == 0 {
+			return noKey(k.ID)
+		}
+		if _, err := tx.q.ExecContext(ctx, `UPDATE key_secrets SET expires = $3 WHERE workspace = $1 AND key_id = $2 AND (expires = 0 OR expires > $3)`,
+			k.Workspace, k.ID, ms(until)); err != nil {
+			return fmt.Errorf("rotate key: %w", err)
+		}
+		return tx.addSecret(ctx, k, hash, now)
+	})
+}
+
+// ChildKeys returns the ids of the keys that the key has made, and those that
+// they have made.
+func (db *DB) ChildKeys(ctx context.Context, workspace, id string) ([]string, error) {
+	rows, err := db.q.QueryContext(ctx, `WITH RECURSIVE children (id) AS (
+			SELECT k.id FROM keys k WHERE k.workspace = $1 AND k.parent = $2 AND k.parent <> ''
+			UNION
+			SELECT k.id FROM keys k JOIN children c ON k.parent = c.id WHERE k.workspace = $1 AND k.parent <> ''
+		) SELECT id FROM children ORDER BY id`, workspace, id)
+	if err != nil {
+		return nil, fmt.Errorf("keys made by %s: %w", id, err)
+	}
+	defer rows.Close()
+	var ids []string
+	for rows.Next() {
+		var id string
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		ids = append(ids, id)
+	}
+	return ids, rows.Err()
+}
+
+// DeleteKey removes the key with its secrets and its usage history.
+func (db *DB) DeleteKey(ctx context.Context, workspace, id string) error {
+	return db.step(ctx, func(tx *DB) error {
+		for _, q := range []string{
+			`DELETE FROM key_secrets WHERE workspace = $1 AND key_id = $2`,
+			`DELETE FROM key_usage WHERE workspace = $1 AND credential = $2`,
+			`DELETE FROM idempotency_keys WHERE workspace = $1 AND credential = $2`,
+		} {
+			if _, err := tx.q.ExecContext(ctx, q, workspace, id); err != nil {
+				return fmt.Errorf("delete key: %w", err)
+			}
+		}
+		n, err := affected(tx.q.ExecContext(ctx, `DELETE FROM keys WHERE workspace = $1 AND id = $2`, workspace, id))
+		if err != nil {
+			return fmt.Errorf("delete key: %w", err)
+		}
+		if n == 0 {
+			return noKey(id)
+		}
+		return nil
+	})
+}
+
+// AddUsage adds the counts to what is stored, and notes the last uses.
+func (db *DB) AddUsage(ctx context.Context, counts []access.Count, last []access.LastUse) error {
+	// In one order, so that two nodes do not wait for each other.
+	counts, last = slices.Clone(counts), slices.Clone(last)
+	slices.SortFunc(counts, func(a, b access.Count) int {
+		return cmp.Or(strings.Compare(a.Credential, b.Credential), a.Hour.Compare(b.Hour),
+			strings.Compare(a.Action, b.Action), strings.Compare(string(a.Outcome), string(b.Outcome)))
+	})
+	slices.SortFunc(last, func(a, b access.LastUse) int { return strings.Compare(a.Credential, b.Credential) })
+	return db.step(ctx, func(tx *DB) error {
+		counts := counts // a deadlock may run this twice
+		const most = 100 // rows in one statement
+		for len(counts) > 0 {
+			n := min(len(counts), most)
+			var b strings.Builder
+			b.WriteString(`INSERT INTO key_usage (workspace, credential, hour, action, outcome, n) VALUES `)
+			args := make([]any, 0, 6*n)
+			for i, c := range counts[:n] {
+				if i > 0 {
+					b.WriteString(", ")
+				}
+				b.WriteByte('(')
+				for j := range 6 {
+					if j > 0 {
+						b.WriteString(", ")
+					}
+					b.WriteString("$" + strconv.Itoa(6*i+j+1))
+				}
+				b.WriteByte(')')
+				args = append(args, c.Workspace, c.Credential, ms(c.Hour), c.Action, string(c.Outcome), c.N)
+			}
+			b.WriteString(` ON CONFLICT (workspace, credential, hour, action, outcome) DO UPDATE SET n = key_usage.n + excluded.n`)
+			if _, err := tx.q.ExecContext(ctx, b.String(), args...); err != nil {
+				return fmt.Errorf("add usage: %w", err)
+			}
+			counts = counts[n:]
+		}
+		for _, l := range last {
+			if _, err := tx.q.ExecContext(ctx, `UPDATE keys SET last_used = $3, last_used_for = $4 WHERE workspace = $1 AND id = $2 AND last_used < $3`,
+				l.Workspace, l.Credential, ms(l.At), l.Action); err != nil {
+				return fmt.Errorf("note last use: %w", err)
+			}
+		}
+		return nil
+	})
+}
+
+// UsedSince returns how many requests of the credential were counted since the
+// given hour. Refused ones do not count.
+func (db *DB) UsedSince(ctx context.Context, workspace, credential string, since time.Time) (int64, error) {
+	var n int64
+	err := db.q.QueryRowContext(ctx, `SELECT COALESCE(SUM(n), 0) FROM key_usage
+		WHERE workspace = $1 AND credential = $2 AND hour >= $3 AND outcome <> 'limited'`, workspace, credential, ms(since)).Scan(&n)
+	return n, err
+}
+
+// UsageHistory returns the credential's counts since the given hour, oldest
+// first.
+func (db *DB) UsageHistory(ctx context.Context, workspace, credential string, since time.Time) ([]access.Count, error) {
+	rows, err := db.q.QueryContext(ctx, `SELECT hour, action, outcome, n FROM key_usage
+		WHERE workspace = $1 AND credential = $2 AND hour >= $3 ORDER BY hour, action, outcome`, workspace, credential, ms(since))
+	if err != nil {
+		return nil, fmt.Errorf("usage: %w", err)
+	}
+	defer rows.Close()
+	counts := []access.Count{}
+	for rows.Next() {
+		c := access.Count{Workspace: workspace, Credential: credential}
+		var hour int64
+		if err := rows.Scan(&hour, &c.Action, &c.Outcome, &c.N); err != nil {
+			return nil, err
+		}
+		c.Hour = at(hour)
+		counts = append(counts, c)
+	}
+	return counts, rows.Err()
+}

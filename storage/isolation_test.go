@@ -1,0 +1,403 @@
+package storage_test
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"trustpager/access"
+	"trustpager/approvals"
+	"trustpager/audit"
+	"trustpager/catalog"
+	"trustpager/jobs"
+	"trustpager/storage"
+	"trustpager/storage/storagetest"
+	"trustpager/webhook"
+)
+
+// notOfAWorkspace lists the methods of a DB that touch no workspace's rows, or
+// are for the operator and the server itself, which see all.
+var notOfAWorkspace = []string{
+	"BaseURL", "SetBaseURL", "Close", "Engine", "Ping", "Reindex", "Savepoint", "Watch", // the database as a whole
+	"CreateUser", "UserByEmail", "SetPassword", // people, who may be in several workspaces
+	"CreateWorkspace", "Workspaces", // the operator's
+	"KeyBySecret",                                                                  // finds the workspace
+	"ClaimJobs", "NextJobDue", "JobsPaused", "PauseJobs", "ResumeJobs", "DeadJobs", // the runner's
+	"PurgeRequests", "PurgeIdempotencyKeys", "PurgeDeadJobs", "PurgeDeliveries", // the clean-up's
+	"Raw", "Rows", "ListQuery", "Setting", "SetSetting", "CutWriter", "CutNow", "WaitQueued", "Touch", // of these tests
+}
+
+// seen returns an error if a read has found something.
+func seen(err error, found ...any) error {
+	for _, v := range found {
+		if r := reflect.ValueOf(v); err == nil && r.IsValid() && !r.IsZero() && (r.Kind() != reflect.Slice || r.Len() > 0) {
+			return fmt.Errorf("it has seen %+v", v)
+		}
+	}
+	return nil
+}
+
+// A crossing calls a method for another workspace with the ids of the first
+// one's rows, and returns an error if it sees them. What it stores in the other
+// workspace is its own business.
+type crossing func(ctx context.Context, db *storage.DB, other string, w *filled) error
+
+// filled is a workspace with a row in each table.
+type filled struct {
+	key     access.Key
+	pending approvals.Approval
+	failed  approvals.Approval
+	idem    approvals.IdempotencyKey
+	contact catalog.Record
+	deal    catalog.Record
+	ready   jobs.Job
+	leased  jobs.Job
+	user    string
+}
+
+var crossings = map[string]crossing{
+	"Workspace": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.Workspace(ctx, other)
+		if err == nil && got.ID != other {
+			return fmt.Errorf("it has seen %+v", got)
+		}
+		return err
+	},
+	"UpdateWorkspace": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		return db.UpdateWorkspace(ctx, access.Workspace{ID: other, Name: "other", Plan: access.Free})
+	},
+	"SetMember": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		return db.SetMember(ctx, other, w.user, access.Member, now)
+	},
+	"RemoveMember": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		db.RemoveMember(ctx, other, w.user)
+		return nil
+	},
+	"Users": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.Users(ctx, other)
+		return seen(err, got)
+	},
+	"Key": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.Key(ctx, other, w.key.ID, false)
+		return seen(err, got.ID)
+	},
+	"RequesterGrant": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.RequesterGrant(ctx, other, w.key.ID)
+		return seen(err, got.Principal)
+	},
+	"Keys": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.Keys(ctx, other, "", 10)
+		return seen(err, got)
+	},
+	"CreateKey": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		k := w.key
+		k.Workspace = other
+		if err := db.CreateKey(ctx, k, "hash"); err == nil {
+			return fmt.Errorf("it has stored a key with an id that is taken")
+		}
+		return nil
+	},
+	"UpdateKey": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		k := w.key
+		k.Workspace, k.Name = other, "changed"
+		return seen(db.UpdateKey(ctx, k), "an update")
+	},
+	"RotateKey": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		k := w.key
+		k.Workspace = other
+		return seen(db.RotateKey(ctx, k, "hash2", now, now), "a rotation")
+	},
+	"ChildKeys": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.ChildKeys(ctx, other, w.key.ID)
+		return seen(err, got)
+	},
+	"DeleteKey": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		return seen(db.DeleteKey(ctx, other, w.key.ID), "a deletion")
+	},
+	"AddUsage": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		return db.AddUsage(ctx, []access.Count{{Workspace: other, Credential: w.key.ID, Hour: now, Action: "a", Outcome: access.OutcomeOK, N: 7}},
+			[]access.LastUse{{Workspace: other, Credential: w.key.ID, At: now.Add(time.Hour), Action: "a"}})
+	},
+	"UsedSince": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.UsedSince(ctx, other, w.key.ID, time.Time{})
+		return seen(err, got)
+	},
+	"UsageHistory": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.UsageHistory(ctx, other, w.key.ID, time.Time{})
+		return seen(err, got)
+	},
+	"CreateApproval": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		a := approval(other, w.key.ID)
+		a.DedupeKey = w.pending.DedupeKey
+		_, created, err := db.CreateApproval(ctx, a, time.Time{}, 1)
+		if err == nil && !created {
+			return fmt.Errorf("it has found the other's approval")
+		}
+		return err
+	},
+	"SupersededBy": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		a := w.pending
+		a.Workspace, a.ID = other, "apr_other"
+		got, err := db.SupersededBy(ctx, a)
+		return seen(err, got)
+	},
+	"Approval": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.Approval(ctx, other, w.pending.ID)
+		return seen(err, got.ID)
+	},
+	"ListApprovals": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.ListApprovals(ctx, other, approvals.Query{Limit: 10})
+		return seen(err, got)
+	},
+	"DecideApproval": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.DecideApproval(ctx, other, w.pending.ID, approvals.Decision{Status: approvals.Rejected, At: now})
+		return seen(err, got.ID)
+	},
+	"MoveExecution": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.MoveExecution(ctx, other, w.failed.ID, approvals.Failed, approvals.Ran{Execution: approvals.Done, At: now})
+		return seen(err, got.ID)
+	},
+	"ExtendApproval": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.ExtendApproval(ctx, other, w.pending.ID, now.Add(99*time.Hour))
+		return seen(err, got.ID)
+	},
+	"TakeIdempotencyKey": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		_, used, err := db.TakeIdempotencyKey(ctx, other, w.idem)
+		return seen(err, used)
+	},
+	"FinishIdempotencyKey": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		return db.FinishIdempotencyKey(ctx, other, w.idem, approvals.Replay{Approval: "changed"})
+	},
+	"Audit": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		return db.Audit(ctx, audit.Entry{Workspace: other, Time: now, Event: audit.ActionRun})
+	},
+	"AuditEntries": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.AuditEntries(ctx, other, audit.Query{Target: w.contact.ID, Limit: 10})
+		return seen(err, got)
+	},
+	"VerifyAudit": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		before, err := db.VerifyAudit(ctx, other)
+		if err != nil {
+			return err
+		}
+		got, err := db.AuditEntries(ctx, other, audit.Query{Limit: 1000})
+		if int64(len(got)) != before {
+			return fmt.Errorf("it has counted %d entries, want %d", before, len(got))
+		}
+		return err
+	},
+	"Record": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.Record(ctx, other, "contacts", w.contact.ID, false)
+		return seen(err, got.ID)
+	},
+	"ListRecords": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		for _, q := range []catalog.Query{{}, {SortField: "first_name"}, {SortField: "updated_at"}, {Terms: []string{"alpha"}},
+			{Filters: []catalog.Filter{{Field: "first_name", Op: catalog.Equal, Value: "alpha"}}},
+			{Filters: []catalog.Filter{{Field: "first_name", Op: catalog.After, Value: "a"}}}} {
+			q.Limit = 10
+			got, _, err := db.ListRecords(ctx, other, "contacts", q)
+			if err := seen(err, got); err != nil {
+				return err
+			}
+		}
+		return nil
+	},
+	"MissingRefs": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.MissingRefs(ctx, other, []catalog.Ref{{Resource: "contacts", ID: w.contact.ID}, {Resource: "users", ID: w.user}})
+		if err == nil && len(got) != 2 {
+			return fmt.Errorf("it misses %v, want both", got)
+		}
+		return err
+	},
+	"Referrers": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.Referrers(ctx, other, w.contact.ID, []catalog.Ref{{Resource: "deals", Field: "contact_id"}})
+		return seen(err, got)
+	},
+	"InsertRecord": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		r := w.contact
+		return db.InsertRecord(ctx, other, r, []catalog.Entry{{Field: "email", Value: "alpha@example.com", Unique: true}}, []string{"beta"})
+	},
+	"UpdateRecord": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		r := w.deal
+		r.Version++
+		return seen(db.UpdateRecord(ctx, other, r, nil, nil), "an update")
+	},
+	"DeleteRecord": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		return seen(db.DeleteRecord(ctx, other, "deals", w.deal.ID, 1), "a deletion")
+	},
+	"SumByField": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.SumByField(ctx, other, "deals", "contact_id", w.contact.ID, "stage", "value")
+		return seen(err, got)
+	},
+	"EnqueueJob": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		j := w.ready
+		j.ID, j.Workspace, j.Payload = "job_other", other, []byte(`"changed"`)
+		return db.EnqueueJob(ctx, j)
+	},
+	"CancelJobs": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		db.CancelJobs(ctx, other, w.leased.Kind, w.leased.Key)
+		got, err := db.CancelJobs(ctx, other, "none", w.ready.Key)
+		return seen(err, got)
+	},
+	"FinishJob": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		j := w.leased
+		j.Workspace = other
+		return seen(db.FinishJob(ctx, j), "an end")
+	},
+	"RetryJob": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		j := w.leased
+		j.Workspace = other
+		return seen(db.RetryJob(ctx, j), "an end")
+	},
+	"BuryJob": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		j := w.leased
+		j.Workspace = other
+		return seen(db.BuryJob(ctx, j), "an end")
+	},
+	"SetEndpoint": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.SetEndpoint(ctx, webhook.Endpoint{ID: "wh_other", Workspace: other, Owner: w.key.ID, URL: "https://other/", Secret: "s"})
+		if err == nil && (got.ID != "wh_other" || got.OldSecret != "") {
+			return fmt.Errorf("it has found the other's endpoint: %+v", got)
+		}
+		db.RemoveEndpoint(ctx, other, w.key.ID)
+		return err
+	},
+	"RotateEndpoint": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.RotateEndpoint(ctx, other, w.key.ID, "s", now)
+		return seen(err, got.ID)
+	},
+	"EndpointOf": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.EndpointOf(ctx, other, w.key.ID)
+		return seen(err, got.ID)
+	},
+	"Endpoint": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.Endpoint(ctx, other, "wh_1")
+		return seen(err, got.ID)
+	},
+	"DisableEndpoint": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		return seen(db.DisableEndpoint(ctx, other, "wh_1", "r", now), "a change")
+	},
+	"EnableEndpoint": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		return seen(db.EnableEndpoint(ctx, other, "wh_1"), "a change")
+	},
+	"RetireEndpoint": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		return db.RetireEndpoint(ctx, other, w.key.ID, now)
+	},
+	"RemoveEndpoint": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		return seen(db.RemoveEndpoint(ctx, other, w.key.ID), "a removal")
+	},
+	"InsertDelivery": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		return db.InsertDelivery(ctx, webhook.Delivery{ID: "msg_other", Workspace: other, Endpoint: "wh_x", Owner: "key_x", State: jobs.Ready, Body: []byte("{}"), CreatedAt: now})
+	},
+	"Delivery": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.Delivery(ctx, other, "msg_1")
+		return seen(err, got.ID)
+	},
+	"Deliveries": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.Deliveries(ctx, other, webhook.Query{Endpoint: "wh_1", Limit: 10})
+		return seen(err, got)
+	},
+	"RecordAttempt": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		return db.RecordAttempt(ctx, other, "msg_1", webhook.Attempt{At: now})
+	},
+	"PutOffDelivery": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		return db.PutOffDelivery(ctx, other, "msg_1", now.Add(time.Hour))
+	},
+	"BuryDelivery": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		return db.BuryDelivery(ctx, other, "msg_1", "r")
+	},
+	"ReviveDelivery": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.ReviveDelivery(ctx, other, "msg_2", now)
+		return seen(err, got.ID)
+	},
+}
+
+// fill makes a row in each table for the workspace.
+func fill(t *testing.T, db *storage.DB, id string) *filled {
+	t.Helper()
+	ctx, cat := t.Context(), defaultCatalog(t)
+	w := &filled{user: "usr_1"}
+	workspace(t, db, id)
+	must(t, db.CreateUser(ctx, access.User{ID: w.user, Email: "alpha@example.com", Name: "alpha", CreatedAt: now}, "hash"))
+	must(t, db.SetMember(ctx, id, w.user, access.Owner, now))
+	w.key, _ = key(t, db, id, "key_1")
+	child := access.Key{ID: "key_2", Workspace: id, Name: "alpha child", Parent: "key_1", CreatedAt: now}
+	must(t, db.CreateKey(ctx, child, "child hash"))
+	must(t, db.AddUsage(ctx, []access.Count{{Workspace: id, Credential: "key_1", Hour: now, Action: "a", Outcome: access.OutcomeOK, N: 3}},
+		[]access.LastUse{{Workspace: id, Credential: "key_1", At: now, Action: "a"}}))
+	w.pending = ask(t, db, approval(id, "key_1"))
+	w.failed = ask(t, db, approval(id, "key_1"))
+	_, err := db.DecideApproval(ctx, id, w.failed.ID, approvals.Decision{Status: approvals.Approved, At: now})
+	must(t, err)
+	_, err = db.MoveExecution(ctx, id, w.failed.ID, approvals.NotExecuted, approvals.Ran{Execution: approvals.Failed, At: now})
+	must(t, err)
+	w.idem = approvals.IdempotencyKey{Credential: "key_1", Key: "k", Fingerprint: "f", Now: now, Since: now.Add(-time.Hour)}
+	_, _, err = db.TakeIdempotencyKey(ctx, id, w.idem)
+	must(t, err)
+	w.contact = insert(t, db, cat, id, "contacts", "con_1", `{"email":"alpha@example.com","first_name":"Alpha"}`)
+	w.deal = insert(t, db, cat, id, "deals", "dea_1", `{"contact_id":"con_1","stage":"New","title":"Alpha","value":5}`)
+	must(t, db.Audit(ctx, audit.Entry{Workspace: id, Time: now, Event: audit.ActionRun, Target: "con_1"}))
+	for _, j := range []*jobs.Job{&w.ready, &w.leased} {
+		*j, err = jobs.New(now, id, "ready", "alpha", 1, now)
+		must(t, err)
+		if j == &w.leased {
+			j.Kind = "leased"
+		}
+		must(t, db.EnqueueJob(ctx, *j))
+	}
+	w.leased = claimOne(t, db, "leased", "token", 0)
+	setEndpoint(t, db, "wh_1", id, "key_1", "https://alpha/", "s")
+	insertDelivery(t, db, webhook.Delivery{ID: "msg_1", Workspace: id, Endpoint: "wh_1", Owner: "key_1", Event: webhook.Test, Body: []byte("{}")})
+	insertDelivery(t, db, webhook.Delivery{ID: "msg_2", Workspace: id, Endpoint: "wh_1", Owner: "key_1", Event: webhook.Test, Body: []byte("{}"), State: jobs.Dead})
+	return w
+}
+
+func TestNoMethodReachesIntoAnotherWorkspace(t *testing.T) {
+	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
+		w := fill(t, db, "wsp_1")
+		before := dump(t, db, "wsp_1")
+		for _, table := range tables {
+			if table != "jobs_paused" && table != "settings" && !strings.Contains(before, table+" ") {
+				t.Errorf("the first workspace has no row in %s, so nothing is proved of it", table)
+			}
+		}
+		for m := range reflect.TypeFor[*storage.DB]().Methods() {
+			cross, ok := crossings[m.Name]
+			if ok == slices.Contains(notOfAWorkspace, m.Name) {
+				t.Errorf("%s is in none or both of the tables of this test: add it to one of them", m.Name)
+			}
+			if !ok {
+				continue
+			}
+			other := workspace(t, db, "wsp_"+m.Name).ID // so that none sees what another has stored
+			if err := cross(t.Context(), db, other, w); err != nil {
+				t.Errorf("%s for another workspace: %v", m.Name, err)
+			}
+			if after := dump(t, db, "wsp_1"); after != before {
+				t.Errorf("%s for another workspace: the first one's rows have changed:\n%s", m.Name, changedLines(before, after))
+				before = after
+			}
+		}
+	})
+}
+
+// changedLines returns the lines that are in one text only.
+func changedLines(before, after string) string {
+	var b strings.Builder
+	was, is := strings.Split(before, "\n"), strings.Split(after, "\n")
+	for _, l := range was {
+		if !slices.Contains(is, l) {
+			b.WriteString("- " + l + "\n")
+		}
+	}
+	for _, l := range is {
+		if !slices.Contains(was, l) {
+			b.WriteString("+ " + l + "\n")
+		}
+	}
+	return b.String()
+}
