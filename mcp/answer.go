@@ -1,0 +1,92 @@
+package mcp
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"runtime/debug"
+	"strings"
+
+	mcpgo "github.com/mark3labs/mcp-go/mcp"
+
+	"trustpager/access"
+	"trustpager/approvals"
+	"trustpager/catalog"
+	"trustpager/problem"
+)
+
+// An answer is what a tool says.
+type answer struct {
+	structured json.RawMessage // an object
+	text       string          // the same for who reads only text; "" means structured as it is
+	failed     bool
+	outcome    access.Outcome // for the counters
+}
+
+func (a answer) result() *mcpgo.CallToolResult {
+	if a.text == "" {
+		a.text = string(a.structured)
+	}
+	return &mcpgo.CallToolResult{
+		Content:              []mcpgo.Content{mcpgo.TextContent{Type: mcpgo.ContentTypeText, Text: a.text}},
+		RawStructuredContent: a.structured,
+		IsError:              a.failed,
+	}
+}
+
+// errorAnswer returns the error of an action as an answer, so that the model
+// reads how to mend it.
+func errorAnswer(ctx context.Context, err error) answer {
+	e := problem.Report(ctx, err)
+	structured, _ := json.Marshal(map[string]any{"error": e}) // cannot fail: e holds only strings
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: %s", e.Kind, e.Message)
+	for _, f := range e.Fields {
+		fmt.Fprintf(&b, "\n- %s: %s (got %s)", f.Path, f.Expected, f.Got)
+	}
+	if e.Fix != "" {
+		b.WriteString("\nFix: " + e.Fix)
+	}
+	if e.Hint != "" {
+		b.WriteString("\nHint: " + e.Hint)
+	}
+	return answer{structured: structured, text: b.String(), failed: true, outcome: outcomeOf(err)}
+}
+
+func panicked(what string, p any) error {
+	return fmt.Errorf("panic in %s: %v\n%s", what, p, debug.Stack())
+}
+
+// resultAnswer says what an action that ran has answered.
+func resultAnswer(t *tool, r catalog.Result) answer {
+	b := make([]byte, 0, len(r.Data)+96)
+	if t.reads {
+		b = append(b, `{"data":`...)
+	} else {
+		b = append(b, `{"status":"executed","executed":true,"data":`...)
+	}
+	if len(r.Data) == 0 {
+		r.Data = json.RawMessage("null")
+	}
+	b = append(b, r.Data...)
+	if r.Pagination != nil {
+		p, _ := json.Marshal(r.Pagination) // cannot fail
+		b = append(append(b, `,"pagination":`...), p...)
+	}
+	return answer{structured: append(b, '}'), outcome: access.OutcomeOK}
+}
+
+// approvalAnswer says how the approval stands.
+func (s *Server) approvalAnswer(a approvals.Approval) (answer, error) {
+	ans := s.Gate.Answer(a)
+	outcome := access.OutcomeOK
+	if a.Status == approvals.Pending {
+		outcome = access.OutcomeQueued
+	}
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false) // models copy the url as it is written
+	err := enc.Encode(ans)
+	return answer{structured: bytes.TrimSpace(b.Bytes()), text: ans.Text(), outcome: outcome}, err
+}

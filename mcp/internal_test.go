@@ -1,0 +1,168 @@
+package mcp
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	mcpgo "github.com/mark3labs/mcp-go/mcp"
+	"github.com/mark3labs/mcp-go/server"
+)
+
+func TestTrapToolWithTwoSchemasEmptiesTheList(t *testing.T) {
+	bad := mcpgo.NewTool("bad", mcpgo.WithString("x"))
+	bad.RawInputSchema = json.RawMessage(`{"type":"object"}`)
+
+	// mcp-go: 200 and nothing.
+	defer slog.SetDefault(slog.Default())
+	slog.SetDefault(slog.New(slog.DiscardHandler))
+	m := server.NewMCPServer("x", "1")
+	m.AddTool(bad, nil)
+	w := httptest.NewRecorder()
+	r := httptest.NewRequest("POST", "/mcp", strings.NewReader(`{"jsonrpc":"2.0","id":1,"method":"tools/list"}`))
+	r.Header.Set("Content-Type", "application/json")
+	server.NewStreamableHTTPServer(m, server.WithStateLess(true), server.WithDisableLocalhostProtection(true)).ServeHTTP(w, r)
+	if w.Code != 200 || strings.Contains(w.Body.String(), "inputSchema") {
+		t.Errorf("mcp-go has mended the trap (%d %s): addTool need not look for it any more", w.Code, w.Body)
+	}
+
+	s := &Server{byName: map[string]*tool{}}
+	good := mcpgo.NewToolWithRawSchema("good", "Does good.", json.RawMessage(`{"type":"object"}`))
+	for name, form := range map[string]mcpgo.Tool{
+		"two schemas":      bad,
+		"broken schema":    mcpgo.NewToolWithRawSchema("broken", "", json.RawMessage(`{`)),
+		"colon in name":    mcpgo.NewToolWithRawSchema("a:b", "", json.RawMessage(`{}`)),
+		"no name":          mcpgo.NewToolWithRawSchema("", "", json.RawMessage(`{}`)),
+		"hidden character": mcpgo.NewToolWithRawSchema("hidden", "Does\u200b good.", json.RawMessage(`{}`)),
+		"tag in schema":    mcpgo.NewToolWithRawSchema("tag", "", json.RawMessage(`{"description":"x\udb40\udc41"}`)),
+		"bidi in schema":   mcpgo.NewToolWithRawSchema("bidi", "", json.RawMessage(`{"description":"x\u202e"}`)),
+	} {
+		if err := s.addTool(server.NewMCPServer("x", "1"), &tool{name: form.Name, forms: [3]mcpgo.Tool{1: form, 2: form}}, nil); err == nil {
+			t.Errorf("%s: the server would start", name)
+		}
+	}
+	for i, want := range []bool{true, false} {
+		err := s.addTool(server.NewMCPServer("x", "1"), &tool{name: "good", forms: [3]mcpgo.Tool{1: good, 2: good}}, nil)
+		if (err == nil) != want {
+			t.Errorf("good tool, time %d: got %v, want accepted %t", i+1, err, want)
+		}
+	}
+}
+
+// The list that the gate puts together is the one that mcp-go would send.
+func TestTrapListCostsTenCalls(t *testing.T) {
+	m := server.NewMCPServer("x", "1", server.WithToolCapabilities(false))
+	s := &Server{byName: map[string]*tool{}}
+	for _, name := range []string{"a", "b", "c"} {
+		form := mcpgo.NewToolWithRawSchema(name, "Does <"+name+"> & more.", json.RawMessage(`{"type":"object"}`))
+		form.Meta = mcpgo.NewMetaFromMap(map[string]any{"trustpager/scope": "contacts:read"})
+		form.RawOutputSchema = json.RawMessage(`{ "type": "object" }`)
+		form.Annotations = annotations(name, true, false, true, false)
+		if err := s.addTool(m, &tool{name: name, reads: true, forms: [3]mcpgo.Tool{1: form, 2: form}}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	request := func() *httptest.ResponseRecorder { return httptest.NewRecorder() }
+	const body = `{"jsonrpc":"2.0","id":1,"method":"tools/list"}`
+	own, theirs := request(), request()
+	r := httptest.NewRequest("POST", "/mcp", nil)
+	server.NewStreamableHTTPServer(m, server.WithStateLess(true), server.WithDisableLocalhostProtection(true)).ServeHTTP(theirs, forward(r, []byte(body)))
+	empty := server.NewMCPServer("x", "1", server.WithToolCapabilities(false))
+	s.restHTTP = server.NewStreamableHTTPServer(empty, server.WithStateLess(true), server.WithDisableLocalhostProtection(true))
+	if err := s.list(own, httptest.NewRequest("POST", "/mcp", nil), &call{message: message{method: methodToolsList}}, []byte(body)); err != nil {
+		t.Fatal(err)
+	}
+	if own.Body.String() != theirs.Body.String() || own.Code != theirs.Code || own.Header().Get("Content-Type") != theirs.Header().Get("Content-Type") {
+		t.Errorf("got %d %v\n%s\nwant %d %v\n%s", own.Code, own.Header(), own.Body, theirs.Code, theirs.Header(), theirs.Body)
+	}
+}
+
+// What a plain call answers is what mcp-go would have sent.
+func TestPlainCallIsAnsweredAsMCPGoWould(t *testing.T) {
+	m := server.NewMCPServer("x", "1", server.WithToolCapabilities(false))
+	s := &Server{byName: map[string]*tool{}, calls: m}
+	s.callsHTTP = server.NewStreamableHTTPServer(m, server.WithStateLess(true), server.WithDisableLocalhostProtection(true))
+	var said answer
+	form := mcpgo.NewToolWithRawSchema("a", "Does.", json.RawMessage(`{"type":"object"}`))
+	tl := &tool{name: "a", forms: [3]mcpgo.Tool{1: form, 2: form}}
+	if err := s.addTool(m, tl, s.handler(tl, func(context.Context, *call) (answer, error) { return said, nil })); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		id, tool string
+		said     answer
+	}{
+		{`7`, "a", answer{structured: json.RawMessage(`{"data":{"name":"<Ada> & \"é\" \u2028"}}`)}},
+		{`"x\"y"`, "a", answer{structured: json.RawMessage(`{ "data" : [1.50, 12345678901234567890] }`), text: "a\nb\t\u2028<b>"}},
+		{`-1.5`, "a", answer{structured: json.RawMessage(`{"error":{}}`), text: "no", failed: true}},
+		{`1`, "a", answer{structured: json.RawMessage(`{}`), text: "broken \xff"}},
+		{`1`, "b", answer{}},
+	} {
+		said = tt.said
+		c := &call{message: message{id: json.RawMessage(tt.id), method: methodToolsCall, name: json.RawMessage(`"` + tt.tool + `"`)}}
+		request := func() *http.Request {
+			r := httptest.NewRequest("POST", "/mcp", nil)
+			return forward(r.WithContext(context.WithValue(r.Context(), callKey{}, c)), c.stripped())
+		}
+		own, theirs := httptest.NewRecorder(), httptest.NewRecorder()
+		s.callsHTTP.ServeHTTP(theirs, request())
+		if err := s.answerCall(own, request(), c, c.stripped()); err != nil {
+			t.Fatal(err)
+		}
+		var got, want any
+		if err := json.Unmarshal(own.Body.Bytes(), &got); err != nil {
+			t.Fatalf("%s: %v", own.Body, err)
+		}
+		json.Unmarshal(theirs.Body.Bytes(), &want)
+		if diff := cmp.Diff(want, got); diff != "" || own.Code != theirs.Code {
+			t.Errorf("%s (-mcp-go +ours):\n%s", tt.id, diff)
+		}
+	}
+}
+
+// mcp-go, which reads with encoding/json, takes what the gate lets through for
+// what the gate takes it for.
+func FuzzParseReadsWhatMCPGoReads(f *testing.F) {
+	for _, seed := range []string{
+		`{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a","arguments":{"a":1,"A":2},"_meta":{"progressToken":1}}}`,
+		`{"jsonrpc":"2.0","method":"tools/call","METHOD":"tools/list"}`,
+		`{"jsonrpc":"2.0","id":"\u0061","\u006dethod":"ping"}`,
+		`{"jsonrpc":"2.0","id":-1.5e3,"method":"tools/list","params":{"Cursor":"x"}}`,
+		`{"jsonrpc":"2.0","id":1,"result":{}}`, `[]`, ``,
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		var m message
+		if m.parse(body) != nil {
+			return
+		}
+		var theirs struct {
+			JSONRPC string          `json:"jsonrpc"`
+			ID      json.RawMessage `json:"id"`
+			Method  string          `json:"method"`
+			Params  struct {
+				Name      json.RawMessage `json:"name"`
+				Arguments json.RawMessage `json:"arguments"`
+			} `json:"params"`
+		}
+		read := body
+		if m.method == methodToolsCall {
+			read = m.stripped()
+		}
+		if err := json.Unmarshal(read, &theirs); err != nil && m.method == methodToolsCall {
+			t.Fatalf("%s: %v", read, err)
+		}
+		if theirs.Method != m.method || theirs.JSONRPC != "2.0" || string(theirs.ID) != string(m.id) {
+			t.Errorf("%s: got method %q and id %s, mcp-go %q and %s", body, m.method, m.id, theirs.Method, theirs.ID)
+		}
+		if m.method == methodToolsCall && (string(theirs.Params.Name) != string(m.name) || theirs.Params.Arguments != nil) {
+			t.Errorf("%s: got name %s, mcp-go %s with arguments %s", body, m.name, theirs.Params.Name, theirs.Params.Arguments)
+		}
+	})
+}

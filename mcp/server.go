@@ -1,0 +1,426 @@
+package mcp
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+	mcpgo "github.com/mark3labs/mcp-go/mcp"
+	"github.com/mark3labs/mcp-go/server"
+
+	"trustpager/access"
+	"trustpager/approvals"
+	"trustpager/catalog"
+	"trustpager/origin"
+	"trustpager/problem"
+	"trustpager/strictjson"
+)
+
+// maxBody is how long a message may be.
+const maxBody = 1 << 20
+
+// A Gate is what every action passes; see package approvals. The grant is who
+// asks: an approval that is neither its own nor one that it may decide is
+// [problem.NotFound].
+type Gate interface {
+	// Do performs the action: it refuses it, runs it, or queues it.
+	Do(ctx context.Context, g access.Grant, a *catalog.Action, in approvals.Incoming) (approvals.Outcome, error)
+
+	// Approval returns the approval as it stands.
+	Approval(ctx context.Context, g access.Grant, id string) (approvals.Approval, error)
+
+	// Wait returns the approval when it is decided and, if approved, executed,
+	// or as it stands when ctx ends.
+	Wait(ctx context.Context, g access.Grant, id string) (approvals.Approval, error)
+
+	// Withdraw takes the caller's own pending request back.
+	Withdraw(ctx context.Context, g access.Grant, id string) (approvals.Approval, error)
+
+	// Answer tells whoever asked for an action how its approval stands.
+	Answer(a approvals.Approval) approvals.Answer
+}
+
+// A Config is what a [Server] needs. Without a Limiter nothing is limited, and
+// without Usage nothing is counted.
+type Config struct {
+	Catalog *catalog.Catalog
+	Gate    Gate
+
+	// Authenticate returns whose bearer token it is, with the rights of this
+	// moment. It fails with [problem.Unauthorized], or with
+	// [problem.PlanRequired] if the workspace's plan has no API access.
+	Authenticate func(ctx context.Context, bearer string) (access.Grant, error)
+
+	Limiter *access.Limiter
+	Usage   *access.Usage
+
+	BaseURL string        // of this server, as people and clients write it, without a slash at the end
+	Origin  *origin.Guard // names of this server, and pages that may call it
+	Version string        // of the program
+}
+
+// A Server is the handler of /mcp and /mcp/{workspace}.
+type Server struct {
+	Config
+	tools     []*tool // in the order in which they are listed
+	byName    map[string]*tool
+	toolsets  []string
+	calls     *server.MCPServer // has the tools, and answers tools/call
+	callsHTTP http.Handler      // its transport
+	restHTTP  http.Handler      // of one that has none, and answers all else
+	closing   context.Context
+	close     context.CancelFunc
+}
+
+// New returns a server of the catalog's actions. It fails if a tool cannot be
+// listed as it should.
+func New(c Config) (*Server, error) {
+	s := &Server{Config: c, byName: make(map[string]*tool)}
+	s.closing, s.close = context.WithCancel(context.Background())
+
+	s.calls, s.callsHTTP = s.newServer(server.WithToolFilter(s.filter))
+	if err := s.addTools(s.calls); err != nil {
+		return nil, fmt.Errorf("mcp: %w", err)
+	}
+	_, s.restHTTP = s.newServer()
+	return s, nil
+}
+
+// newServer returns a server of mcp-go's without what this package does itself
+// or does not offer: sessions, streams, tasks, list changes, validation of
+// inputs and outputs, recovery from panics.
+func (s *Server) newServer(opts ...server.ServerOption) (*server.MCPServer, http.Handler) {
+	m := server.NewMCPServer("trustpager", s.Version, append(opts,
+		server.WithToolCapabilities(false),
+		server.WithInstructions(instructions))...)
+	return m, server.NewStreamableHTTPServer(m,
+		server.WithStateLess(true),
+		server.WithDisableStreaming(true),
+		server.WithDisableLocalhostProtection(true)) // package origin does it
+}
+
+// Close ends what waits for a person, so that the HTTP server can shut down at
+// once. Each wait is answered with the approval as it stands.
+func (s *Server) Close() { s.close() }
+
+// instructions tell a model about approvals.
+const instructions = "Some tools wait for a person's approval; their descriptions say so. " +
+	"Such a call answers with the status pending_approval and executed false: nothing has happened yet, so do not retry it and do not report it as done. " +
+	"Tell the user what is waiting and give them the approval's url, where a person approves, edits or rejects it. " +
+	"Learn the outcome with wait_for_approval or get_approval, and take a request back with withdraw_approval. " +
+	"A rejection, an expiry and a withdrawal are final: read the reason before you ask for anything similar."
+
+// A call is one request on its way through mcp-go.
+type call struct {
+	message
+	grant     access.Grant
+	selection selection
+	tool      *tool          // that was called, nil if none
+	said      *answer        // by the tool
+	outcome   access.Outcome // for the counters
+}
+
+type callKey struct{}
+
+// callFrom returns the request that ctx belongs to, nil if it is none.
+func callFrom(ctx context.Context) *call {
+	c, _ := ctx.Value(callKey{}).(*call)
+	return c
+}
+
+// ServeHTTP answers one request, in the order that the package comment gives.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	c := &call{outcome: access.OutcomeOK}
+	if err := s.serve(w, r, c); err != nil {
+		refuse(w, r, c.id, err, problem.Of(err).Status())
+	}
+}
+
+func (s *Server) serve(w http.ResponseWriter, r *http.Request, c *call) error {
+	h := w.Header()
+	h.Set("Cache-Control", "no-store")
+	workspace, err := workspaceOf(r.URL.Path)
+	if err != nil {
+		return err
+	}
+	if done, err := s.Origin.Check(w, r, cors); done || err != nil {
+		return err
+	}
+	switch r.Method {
+	case http.MethodPost:
+	case http.MethodOptions:
+		h.Set("Allow", "POST, OPTIONS")
+		w.WriteHeader(http.StatusNoContent)
+		return nil
+	default:
+		h.Set("Allow", http.MethodPost)
+		return problem.Errorf(problem.MethodNotAllowed, "%s is not offered here: there are no sessions and no streams", r.Method).
+			WithFix("Send each message with POST.")
+	}
+	if c.grant, err = s.authenticate(h, r); err != nil {
+		return err
+	}
+	if workspace != "" && workspace != c.grant.Workspace.ID {
+		return problem.Errorf(problem.NotFound, "there is no workspace %q for this credential", workspace).
+			WithFix("Use %s/mcp.", s.BaseURL)
+	}
+	body, err := strictjson.ReadBody(r, maxBody)
+	if err != nil {
+		return err
+	}
+	if err := c.parse(body); err != nil {
+		return err
+	}
+	if err := s.limit(r.Context(), h, c); err != nil {
+		return err
+	}
+	err = s.dispatch(w, r, c, body)
+	if err != nil {
+		c.outcome = outcomeOf(err)
+	}
+	s.count(c, c.outcome)
+	return err
+}
+
+// dispatch answers a message that has passed the gate.
+func (s *Server) dispatch(w http.ResponseWriter, r *http.Request, c *call, body []byte) (err error) {
+	if c.selection, err = s.selectionOf(r.URL.RawQuery); err != nil {
+		return err
+	}
+	r = r.WithContext(context.WithValue(access.NewContext(r.Context(), c.grant), callKey{}, c))
+	switch c.method {
+	case methodCancelled:
+		// mcp-go keys calls in flight by the JSON-RPC id alone, which another
+		// caller may use as well. A client that is gone cancels by itself.
+		w.WriteHeader(http.StatusAccepted)
+		return nil
+	case methodListen:
+		// It would hold the connection, and the server's shutdown, for nothing:
+		// no notification is offered yet.
+		refuse(w, r, c.id, problem.Errorf(problem.MethodNotAllowed, "%s is not offered", methodListen).
+			WithFix("Ask again when you need to know; wait_for_approval waits for a decision."), http.StatusNotFound)
+		c.outcome = access.OutcomeInvalid
+		return nil
+	case methodToolsList:
+		return s.list(w, r, c, body)
+	case methodToolsCall:
+		body = c.stripped()
+		c.outcome = access.OutcomeInvalid // unless the tool is found and says otherwise
+		if string(c.name) == `"wait_for_approval"` {
+			// The HTTP server's timeout is for answers that come at once. Where w
+			// cannot do that, the client asks again.
+			http.NewResponseController(w).SetWriteDeadline(time.Now().Add(maxWait + 10*time.Second))
+		}
+		if c.plain(r) {
+			return s.answerCall(w, r, c, body)
+		}
+		s.callsHTTP.ServeHTTP(w, forward(r, body))
+		return nil
+	}
+	s.restHTTP.ServeHTTP(w, forward(r, body))
+	return nil
+}
+
+// plain reports whether the call is of a protocol version before 2026-07-28,
+// of which HTTP has nothing more to say than the gate has checked.
+func (c *call) plain(r *http.Request) bool {
+	v := r.Header.Get("Mcp-Protocol-Version")
+	return (v == "" || mcpgo.IsValidProtocolVersion(v) && !mcpgo.IsModernProtocol(v)) &&
+		!bytes.Contains(c.meta, []byte("modelcontextprotocol")) && !bytes.Contains(c.meta, []byte(`\`))
+}
+
+// answerCall has mcp-go answer a plain tools/call without its HTTP transport,
+// which makes a session, two queues and a goroutine for each message: without
+// them a call costs half. What the tool said is encoded here, once; mcp-go
+// would do it three times over.
+func (s *Server) answerCall(w http.ResponseWriter, r *http.Request, c *call, body []byte) error {
+	response := s.calls.HandleMessage(r.Context(), body)
+	if response == nil { // a notification, which calls nothing
+		w.WriteHeader(http.StatusAccepted)
+		return nil
+	}
+	var out []byte
+	if _, ok := response.(mcpgo.JSONRPCResponse); ok && c.said != nil {
+		out = c.encode()
+	} else {
+		var err error
+		if out, err = json.Marshal(response); err != nil {
+			return fmt.Errorf("encode the answer: %w", err)
+		}
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Write(out) // fails only if the client has gone
+	return nil
+}
+
+// encode returns the response that carries what the tool said.
+func (c *call) encode() []byte {
+	a := c.said
+	text := a.text
+	if text == "" {
+		text = string(a.structured)
+	}
+	b := make([]byte, 0, len(a.structured)+len(text)+len(text)/4+160)
+	b = append(append(b, `{"jsonrpc":"2.0","id":`...), c.id...)
+	b = append(b, `,"result":{"content":[{"type":"text","text":`...)
+	b = appendString(b, text)
+	b = append(b, "}]"...)
+	if a.failed {
+		b = append(b, `,"isError":true`...)
+	}
+	b = append(append(b, `,"structuredContent":`...), a.structured...)
+	return append(b, "}}\n"...)
+}
+
+// appendString appends s as a JSON string.
+func appendString(b []byte, s string) []byte {
+	if out, err := jsontext.AppendQuote(b, s); err == nil {
+		return out
+	}
+	quoted, _ := json.Marshal(s) // cannot fail: what is no UTF-8 it replaces
+	return append(b, quoted...)
+}
+
+// forward returns r as mcp-go shall see it: with the body that the gate has
+// read, and without what belongs to sessions.
+func forward(r *http.Request, body []byte) *http.Request {
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	r.ContentLength = int64(len(body))
+	if r.Header.Get("Content-Type") != "application/json" || r.Header.Get("Mcp-Session-Id") != "" {
+		r.Header = r.Header.Clone()
+		r.Header.Set("Content-Type", "application/json")
+		r.Header.Del("Mcp-Session-Id")
+	}
+	return r
+}
+
+// workspaceOf returns the workspace that the path names, "" if it names none.
+func workspaceOf(path string) (string, error) {
+	if path == "/mcp" {
+		return "", nil
+	}
+	id, ok := strings.CutPrefix(path, "/mcp/")
+	if !ok || id == "" || strings.Contains(id, "/") {
+		return "", problem.Errorf(problem.NotFound, "there is nothing at %q", path).WithFix("Use /mcp.")
+	}
+	return id, nil
+}
+
+// cors says what web pages may send, with the headers that the protocol and its
+// authorization use.
+var cors = origin.CORS{
+	Methods: http.MethodPost,
+	Headers: "Authorization, Content-Type, Accept, Mcp-Protocol-Version, Mcp-Session-Id, Mcp-Method, Mcp-Name, Last-Event-ID",
+	Expose:  "WWW-Authenticate, Mcp-Session-Id, Retry-After, RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset",
+}
+
+// authenticate returns the grant of the bearer token in the Authorization
+// header. Nothing else is looked at: a token in a URL ends up in logs.
+func (s *Server) authenticate(h http.Header, r *http.Request) (access.Grant, error) {
+	values := r.Header.Values("Authorization")
+	token, err := access.BearerToken(strings.Join(values, ", ")) // two of them are none
+	if err != nil {
+		h.Set("WWW-Authenticate", s.challenge(len(values) > 0))
+		return access.Grant{}, err
+	}
+	g, err := s.Authenticate(r.Context(), token)
+	if problem.Is(err, problem.Unauthorized) {
+		h.Set("WWW-Authenticate", s.challenge(true))
+	}
+	return g, err
+}
+
+// challenge returns the WWW-Authenticate header of a 401 (RFC 6750, section 3).
+func (s *Server) challenge(sent bool) string {
+	if sent {
+		return `Bearer error="invalid_token"`
+	}
+	return "Bearer"
+}
+
+// limit counts the request against the credential's limits, and tells the
+// client what is left.
+func (s *Server) limit(ctx context.Context, h http.Header, c *call) error {
+	if s.Limiter == nil {
+		return nil
+	}
+	quota, err := s.Limiter.Allow(ctx, c.grant)
+	quota.Header(h)
+	if err != nil {
+		s.count(c, access.OutcomeLimited)
+	}
+	return err
+}
+
+// count notes the request and how it ended.
+func (s *Server) count(c *call, o access.Outcome) {
+	if s.Usage != nil {
+		s.Usage.Add(c.grant, c.action(), o)
+	}
+}
+
+// action returns what the request asks for, in words of ours only: what
+// callers make up must not fill the counters.
+func (c *call) action() string {
+	if c.tool != nil {
+		return c.tool.name
+	}
+	switch c.method {
+	case "initialize", "ping", "server/discover", methodToolsList, methodToolsCall:
+		return c.method
+	}
+	return "mcp/other"
+}
+
+// outcomeOf returns how a request that ended with err is counted.
+func outcomeOf(err error) access.Outcome {
+	if err == nil {
+		return access.OutcomeOK
+	}
+	e := problem.Of(err)
+	switch {
+	case e.Kind == problem.InsufficientScope:
+		return access.OutcomeDenied
+	case e.Kind == problem.RateLimited, e.Kind == problem.QueueFull:
+		return access.OutcomeLimited
+	case e.Status() >= http.StatusInternalServerError:
+		return access.OutcomeFailed
+	}
+	return access.OutcomeInvalid
+}
+
+// refuse answers with err as a JSON-RPC error.
+func refuse(w http.ResponseWriter, r *http.Request, id json.RawMessage, err error, status int) {
+	e := problem.Report(r.Context(), err)
+	if id == nil {
+		id = json.RawMessage("null")
+	}
+	type rpcError struct {
+		Code    int            `json:"code"`
+		Message string         `json:"message"`
+		Data    *problem.Error `json:"data"`
+	}
+	message := e.Message
+	if e.Fix != "" {
+		message += ". " + e.Fix
+	}
+	body, _ := json.Marshal(struct {
+		JSONRPC string          `json:"jsonrpc"`
+		ID      json.RawMessage `json:"id"`
+		Error   rpcError        `json:"error"`
+	}{"2.0", id, rpcError{e.Code(), message, e}}) // cannot fail: e holds only strings, id is checked JSON
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	if e.RetryAfter > 0 {
+		h.Set("Retry-After", strconv.FormatInt(int64((e.RetryAfter+time.Second-1)/time.Second), 10))
+	}
+	w.WriteHeader(status)
+	w.Write(body)
+}
