@@ -1,0 +1,212 @@
+// Package server puts the program together: one database, the gate that every
+// action passes, the doors that lead to it, and the work in the background.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"trustpager/access"
+	"trustpager/admin"
+	"trustpager/approvals"
+	"trustpager/catalog"
+	"trustpager/jobs"
+	"trustpager/mcp"
+	"trustpager/origin"
+	"trustpager/rest"
+	"trustpager/secret"
+	"trustpager/storage"
+	"trustpager/webhook"
+)
+
+// A Config says how the server is set up.
+type Config struct {
+	BaseURL     string         // as people and clients write it
+	WebhookNets []netip.Prefix // non-public networks that webhooks may reach
+	Origins     []string       // further web origins that may call
+	Hosts       []string       // further names of this server
+	Version     string         // of the program
+	Now         func() time.Time
+}
+
+// A Server is the whole program on an open database. Its parts are for the
+// command line and for tests.
+type Server struct {
+	DB       *storage.DB
+	Catalog  *catalog.Catalog
+	Gate     *approvals.Gate
+	Desk     *admin.Desk
+	Auth     *access.Authenticator
+	Limiter  *access.Limiter
+	Usage    *access.Usage
+	Webhooks *webhook.Endpoints
+
+	handler http.Handler
+	mcp     *mcp.Server
+	runner  *jobs.Runner
+	unwatch func()
+	now     func() time.Time
+}
+
+// New puts the server together. It fails if the base URL is not one, or if the
+// catalog cannot be offered.
+func New(db *storage.DB, key secret.Key, cat *catalog.Catalog, c Config) (*Server, error) {
+	names, err := origin.New(c.BaseURL, c.Hosts, c.Origins)
+	if err != nil {
+		return nil, err
+	}
+	c.BaseURL = strings.TrimSuffix(c.BaseURL, "/")
+	clock := c.Now
+	if clock == nil {
+		clock = time.Now
+	}
+	// What is stored has milliseconds, so what is answered has no more.
+	c.Now = func() time.Time { return clock().UTC().Truncate(time.Millisecond) }
+	s := &Server{DB: db, Catalog: cat, now: c.Now}
+	guard := &webhook.Guard{Allow: c.WebhookNets}
+	s.Webhooks = &webhook.Endpoints{Guard: guard, Sealer: key, Now: c.Now}
+	s.Gate = &approvals.Gate{Store: db, InTx: storage.InTx[approvals.Store](db), Watch: db.Watch, Catalog: cat,
+		Webhooks: s.Webhooks, Now: c.Now, BaseURL: c.BaseURL}
+	s.Desk = &admin.Desk{Store: db, InTx: storage.InTx[admin.Store](db), Catalog: cat, Gate: s.Gate, Webhooks: s.Webhooks, Now: c.Now}
+	s.Auth = &access.Authenticator{Store: db, Now: c.Now}
+	s.Limiter = &access.Limiter{Now: c.Now, Used: db.UsedSince}
+	s.Usage = &access.Usage{Store: db, Now: c.Now}
+
+	api := &rest.API{Gate: s.Gate, Desk: s.Desk, Catalog: cat, Auth: s.Auth, Limiter: s.Limiter, Usage: s.Usage, Audit: db, Origin: names, Now: c.Now}
+	s.mcp, err = mcp.New(mcp.Config{Catalog: cat, Gate: s.Gate, Authenticate: s.Auth.Authenticate, Limiter: s.Limiter, Usage: s.Usage,
+		BaseURL: c.BaseURL, Origin: names, Version: c.Version})
+	if err != nil {
+		return nil, err
+	}
+	s.handler = s.routes(api.Handler())
+
+	deliverer := &webhook.Deliverer{Store: db, InTx: storage.InTx[webhook.Store](db), Guard: guard, Sealer: key, Now: c.Now, Version: c.Version}
+	changed, unwatch := db.Watch(storage.JobsTopic)
+	s.unwatch = unwatch
+	s.runner = &jobs.Runner{Store: db, Now: c.Now, Changed: changed, Kinds: map[string]jobs.Kind{
+		webhook.Kind:         deliverer.Jobs(),
+		approvals.ExpireKind: {Handle: s.Gate.Expire},
+		purgeKind:            {Handle: s.purge, Workers: 1, Timeout: 10 * time.Minute},
+	}}
+	return s, nil
+}
+
+// Handler returns all that the server answers.
+func (s *Server) Handler() http.Handler { return s.handler }
+
+// Work does the background work until ctx is done: jobs, usage counters,
+// clean-up.
+func (s *Server) Work(ctx context.Context) error {
+	defer s.unwatch()
+	if err := s.schedulePurge(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil // stopped before it had begun
+		}
+		return err
+	}
+	var done sync.WaitGroup
+	done.Go(func() { s.Usage.Run(ctx) })
+	err := s.runner.Run(ctx)
+	done.Wait()
+	return err
+}
+
+// shutdownTime is how long requests in flight may take after a stop.
+const shutdownTime = 8 * time.Second
+
+// Serve answers on l until ctx is done. Then it takes no more requests, lets
+// those in flight finish, ends the background work and returns.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopWork()
+	worked := make(chan error, 1)
+	go func() { worked <- s.Work(work) }()
+
+	server := s.http()
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(l) }()
+	var err error
+	select {
+	case err = <-served:
+	case err = <-worked:
+		worked <- nil
+	case <-ctx.Done():
+	}
+	s.mcp.Close()
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
+	defer cancel()
+	if serr := server.Shutdown(grace); serr != nil {
+		server.Close()
+		err = errors.Join(err, fmt.Errorf("requests were cut off: %w", serr))
+	}
+	stopWork()
+	return errors.Join(err, <-worked)
+}
+
+// http returns the HTTP server. Slow clients cost it a connection for a bounded
+// time, and large headers bounded memory.
+func (s *Server) http() *http.Server {
+	return &http.Server{
+		Handler:           s.handler,
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		WriteTimeout:      75 * time.Second, // wait_for_approval takes up to 50
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(slog.Default().Handler(), slog.LevelWarn),
+	}
+}
+
+// purgeKind is the kind of the job that forgets what is old.
+const purgeKind = "server.purge"
+
+// How long things are kept.
+const (
+	keepRequests = 30 * 24 * time.Hour // bodies of decided approvals, deliveries
+	keepDeadJobs = 30 * 24 * time.Hour
+	purgeEvery   = time.Hour
+)
+
+func (s *Server) schedulePurge(ctx context.Context) error {
+	now := s.now()
+	j, err := jobs.New(now, "", purgeKind, purgeKind, struct{}{}, now.Add(time.Minute))
+	if err != nil {
+		return err
+	}
+	return s.DB.EnqueueJob(ctx, j)
+}
+
+// purge forgets what is old, and comes back.
+func (s *Server) purge(ctx context.Context, _ jobs.Job) error {
+	now := s.now()
+	for _, step := range []struct {
+		what   string
+		purge  func(context.Context, time.Time) (int64, error)
+		before time.Time
+	}{
+		{"request bodies", s.DB.PurgeRequests, now.Add(-keepRequests)},
+		{"deliveries", s.DB.PurgeDeliveries, now.Add(-keepRequests)},
+		{"idempotency keys", s.DB.PurgeIdempotencyKeys, now.Add(-approvals.IdempotencyTTL)},
+		{"dead jobs", s.DB.PurgeDeadJobs, now.Add(-keepDeadJobs)},
+	} {
+		total := int64(0)
+		for n := int64(storage.PurgeBatch); n >= storage.PurgeBatch; total += n {
+			var err error
+			if n, err = step.purge(ctx, step.before); err != nil {
+				return fmt.Errorf("purge %s: %w", step.what, err)
+			}
+		}
+		if total > 0 {
+			slog.InfoContext(ctx, "purged", "what", step.what, "rows", total)
+		}
+	}
+	return jobs.Again(now.Add(purgeEvery))
+}

@@ -1,0 +1,203 @@
+// Package servertest gives tests a whole server that listens: a fresh database,
+// a workspace with two keys, a clock that the test sets, and a client that
+// compares every answer with the OpenAPI document.
+package servertest
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strconv"
+	"strings"
+	"testing"
+
+	"trustpager/access"
+	"trustpager/admin"
+	"trustpager/catalog"
+	"trustpager/server"
+	"trustpager/storage/storagetest"
+)
+
+// A Server is a server with a workspace in it.
+type Server struct {
+	*server.Server
+	URL       string // of the server, without a slash at the end
+	Database  string // URL of the database
+	Clock     *storagetest.Clock
+	Workspace access.Workspace
+	Agent     string // secret of a key on the recommended preset
+	AgentID   string
+	Full      string // secret of a full-access key that may decide
+	FullID    string
+	Client    *http.Client // checks each answer against the OpenAPI document
+
+	tb testing.TB
+}
+
+// Options say how a server differs from the usual one.
+type Options struct {
+	Work   bool                 // do the background work: deliveries, expiries, usage counters
+	Config func(*server.Config) // changes the configuration before the start
+}
+
+// New starts a server on the database that url names, with keys without
+// limits. It ends with the test.
+func New(tb testing.TB, url string, o Options) *Server {
+	tb.Helper()
+	cat, err := catalog.Load()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	front := httptest.NewUnstartedServer(nil)
+	s := &Server{Database: url, Clock: storagetest.NewClock(), URL: "http://" + front.Listener.Addr().String(), tb: tb}
+	c := server.Config{BaseURL: s.URL, WebhookNets: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Version: "test", Now: s.Clock.Now}
+	if o.Config != nil {
+		o.Config(&c)
+	}
+	if s.Server, err = server.New(storagetest.Open(tb, url), storagetest.Key, cat, c); err != nil {
+		tb.Fatal(err)
+	}
+	ctx := context.Background()
+	if s.Workspace, err = s.Desk.CreateWorkspace(ctx, "Test", "UTC"); err != nil {
+		tb.Fatal(err)
+	}
+	recommended := cat.Scopes(catalog.PresetRecommended)
+	scopes := make([]string, len(recommended))
+	for i, scope := range recommended {
+		scopes[i] = scope.String()
+	}
+	yes := true
+	s.Agent, s.AgentID = s.AddKey(admin.KeyInput{Name: new("agent"), Scopes: &scopes})
+	s.Full, s.FullID = s.AddKey(admin.KeyInput{Name: new("full"), FullAccess: &yes, MayDecide: &yes})
+	if o.Work {
+		s.work()
+	}
+	front.Config.Handler = s.Handler()
+	front.Start()
+	tb.Cleanup(front.Close)
+	s.Client = front.Client()
+	s.Client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	s.Client.Transport = newChecker(tb, s.URL, s.Client.Transport)
+	return s
+}
+
+// work does the background work until the test ends.
+func (s *Server) work() {
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Work(ctx) }()
+	s.tb.Cleanup(func() {
+		stop()
+		if err := <-done; err != nil {
+			s.tb.Errorf("background work: %v", err)
+		}
+	})
+}
+
+// AddKey makes a key, as the operator does, without limits unless in has some,
+// and returns its secret and id.
+func (s *Server) AddKey(in admin.KeyInput) (secret, id string) {
+	s.tb.Helper()
+	if in.Limits == nil {
+		in.Limits = &access.Limits{}
+	}
+	made, err := s.Desk.CreateKey(context.Background(), admin.OperatorGrant(s.Workspace), in)
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	return string(made.Secret), made.Key.ID
+}
+
+// A Response is an answer that was read to its end.
+type Response struct {
+	Status int
+	Header http.Header
+	Body   []byte
+}
+
+// Do sends a request with a key and a JSON body, both left out if "", and with
+// further headers, names and values in turn.
+func (s *Server) Do(method, path, key, body string, headers ...string) Response {
+	s.tb.Helper()
+	var content io.Reader
+	if body != "" {
+		content = strings.NewReader(body)
+	}
+	r, err := http.NewRequest(method, s.URL+path, content)
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	if key != "" {
+		r.Header.Set("Authorization", "Bearer "+key)
+	}
+	if body != "" {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	for i := 0; i < len(headers); i += 2 {
+		r.Header.Set(headers[i], headers[i+1])
+	}
+	return s.Send(r)
+}
+
+// Send sends a request.
+func (s *Server) Send(r *http.Request) Response {
+	s.tb.Helper()
+	res, err := s.Client.Do(r)
+	if err != nil {
+		s.tb.Fatalf("%s %s: %v", r.Method, r.URL.Path, err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		s.tb.Fatalf("%s %s: %v", r.Method, r.URL.Path, err)
+	}
+	return Response{res.StatusCode, res.Header, body}
+}
+
+// Want fails the test unless the answer has the status.
+func (r Response) Want(tb testing.TB, status int) Response {
+	tb.Helper()
+	if r.Status != status {
+		tb.Fatalf("got %d %s, want %d", r.Status, r.Body, status)
+	}
+	return r
+}
+
+// Get returns the value at the path in the answer, as in "data.0.id", and nil
+// if there is none.
+func (r Response) Get(path string) any {
+	var v any
+	if json.Unmarshal(r.Body, &v) != nil {
+		return nil
+	}
+	for part := range strings.SplitSeq(path, ".") {
+		switch at := v.(type) {
+		case map[string]any:
+			v = at[part]
+		case []any:
+			i, err := strconv.Atoi(part)
+			if err != nil || i < 0 || i >= len(at) {
+				return nil
+			}
+			v = at[i]
+		default:
+			return nil
+		}
+	}
+	return v
+}
+
+// Text is Get for a string; what is none is "".
+func (r Response) Text(path string) string {
+	text, _ := r.Get(path).(string)
+	return text
+}
+
+// Len returns how many elements the array at the path has.
+func (r Response) Len(path string) int {
+	list, _ := r.Get(path).([]any)
+	return len(list)
+}
