@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"runtime/debug"
+	"strings"
+
+	"trustpager/server"
+)
+
+// serveFlags are what serve and demo have in common.
+type serveFlags struct {
+	Listen          string   `help:"Address to listen on." default:"127.0.0.1:8080" env:"TRUSTPAGER_LISTEN"`
+	BaseURL         string   `help:"URL by which people and clients reach this server. (default: http:// and the address)" env:"TRUSTPAGER_BASE_URL"`
+	AllowWebhookNet []string `help:"Network (CIDR) that webhooks may reach although it is not public." placeholder:"CIDR" env:"TRUSTPAGER_ALLOW_WEBHOOK_NET"`
+	AllowOrigin     []string `help:"Web origin that may call this server from a browser." placeholder:"ORIGIN" env:"TRUSTPAGER_ALLOW_ORIGIN"`
+	AllowHost       []string `help:"Further name of this server, beside those of the base URL and localhost." placeholder:"HOST" env:"TRUSTPAGER_ALLOW_HOST"`
+}
+
+// listen opens the address, and completes the configuration with it.
+func (f serveFlags) listen(ctx context.Context) (net.Listener, server.Config, error) {
+	c := server.Config{BaseURL: f.BaseURL, Origins: f.AllowOrigin, Hosts: f.AllowHost}
+	for _, text := range f.AllowWebhookNet {
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			return nil, c, fmt.Errorf("--allow-webhook-net %q is not of the form 10.0.0.0/8: %w", text, err)
+		}
+		c.WebhookNets = append(c.WebhookNets, p.Masked())
+	}
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", f.Listen)
+	if err != nil {
+		return nil, c, fmt.Errorf("listen: %w (choose another address with --listen)", err)
+	}
+	if c.BaseURL == "" {
+		c.BaseURL = "http://" + reachable(l.Addr().String())
+	}
+	c.BaseURL = strings.TrimSuffix(c.BaseURL, "/")
+	return l, c, nil
+}
+
+// reachable returns an address that can be dialled for one that is listened on.
+func reachable(addr string) string {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return addr
+	}
+	if ip, err := netip.ParseAddr(host); err == nil && ip.IsUnspecified() {
+		host = "localhost"
+	}
+	return net.JoinHostPort(host, port)
+}
+
+type serveCmd struct {
+	serveFlags
+	JSON bool `help:"Print one line of JSON when it listens."`
+}
+
+// muchMemory is how many bytes of memory are much for this program.
+const muchMemory = 192 << 20
+
+// spareGC lets the heap grow further between collections than Go does by
+// itself: the server's live heap is a few MB, so collections would come
+// thousands of times a minute, and cost a fifth of the processor. Beyond
+// muchMemory it saves memory instead, so that a flood of large requests does
+// not take several times what it needs. GOGC and GOMEMLIMIT in the environment
+// have the last word.
+func spareGC() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(400)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(muchMemory)
+	}
+}
+
+// Run serves until it is told to stop.
+func (c *serveCmd) Run(e *env) error {
+	spareGC()
+	l, config, err := c.listen(e.ctx)
+	if err != nil {
+		return err
+	}
+	s, err := e.open(true, config)
+	if err != nil {
+		l.Close()
+		return err
+	}
+	defer s.DB.Close()
+	slog.Info("serving", "base_url", config.BaseURL, "listen", l.Addr().String(), "database", s.DB.Engine(), "version", version())
+	if paused, err := s.DB.JobsPaused(e.ctx); err == nil && paused {
+		slog.Warn("outgoing jobs are paused, as after a restore; resume them with: trustpager jobs resume")
+	}
+	if c.JSON {
+		if err := e.printJSON(map[string]string{"base_url": config.BaseURL, "mcp_url": config.BaseURL + "/mcp"}); err != nil {
+			l.Close()
+			return err
+		}
+	}
+	err = s.Serve(e.ctx, l)
+	slog.Info("stopped")
+	return err
+}
