@@ -23,6 +23,11 @@ import (
 // openSQLite opens the file at path, creating it readable by its owner only.
 func (db *DB) openSQLite(ctx, background context.Context, path string, opts Options) error {
 	db.dialect, db.path = &sqliteDialect, path
+	unlock, err := lockMigration(path)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	existed := exists(path)
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
