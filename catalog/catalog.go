@@ -202,3 +202,25 @@ func (c *Catalog) Scopes(p Preset) []access.Scope {
 	}
 	return scopes
 }
+
+// RoleRights returns what a person in the role may do: owners and admins
+// everything, members everything but the Admin Only group. Any other role may
+// do nothing.
+func (c *Catalog) RoleRights(role access.Role) access.Rights {
+	switch role {
+	case access.Owner, access.Admin:
+		return access.FullRights
+	case access.Member:
+	default:
+		return access.Rights{}
+	}
+	var scopes []access.Scope
+	for _, r := range c.resources {
+		if r.Group == AdminOnly {
+			continue
+		}
+		rungs := r.Ladder.Rungs()
+		scopes = append(scopes, access.Scope{Resource: r.Name, Rung: rungs[len(rungs)-1]}) // the highest gives all
+	}
+	return access.RightsOf(scopes)
+}

@@ -249,3 +249,19 @@ func FuzzLoad(f *testing.F) {
 		}
 	})
 }
+
+func TestRolesMayWhatTheDesignSays(t *testing.T) {
+	c, err := Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range c.Resources() {
+		for _, v := range r.Ladder.Verbs() {
+			for role, want := range map[access.Role]bool{access.Owner: true, access.Admin: true, access.Member: r.Group != AdminOnly, "guest": false} {
+				if got := c.RoleRights(role).Level(r.Name, v) == access.Run; got != want {
+					t.Errorf("%s may %s %s: got %v, want %v", role, v, r.Name, got, want)
+				}
+			}
+		}
+	}
+}
