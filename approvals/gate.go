@@ -170,7 +170,7 @@ type Outcome struct {
 func (gate *Gate) Do(ctx context.Context, g access.Grant, a *catalog.Action, in Incoming) (Outcome, error) {
 	level := a.Level(g)
 	if level == access.Deny {
-		gate.auditDenial(ctx, g, a, in)
+		gate.AuditDenial(ctx, g, Denial{Action: a.Name, Resource: a.Resource, Target: in.ID, Door: in.Request.Door})
 		return Outcome{}, refusal(a)
 	}
 	input, err := a.Decode(in.ID, in.Input)
@@ -394,9 +394,18 @@ func (d *denials) count(credential string, now time.Time) (suppressed int64, tel
 	return suppressed, true
 }
 
-// auditDenial records that g asked for what it may not do. The refusal stands
-// whether or not it can be recorded.
-func (gate *Gate) auditDenial(ctx context.Context, g access.Grant, a *catalog.Action, in Incoming) {
+// A Denial is what somebody asked for and may not do.
+type Denial struct {
+	Action   string
+	Resource string // "" for what is about no resource, as a decision
+	Target   string // as it was sent
+	Door     string
+}
+
+// AuditDenial records that g asked for what it may not do, up to maxDenials in
+// an hour. Do records its own refusals; the doors record those of what is no
+// action. The refusal stands whether or not it can be recorded.
+func (gate *Gate) AuditDenial(ctx context.Context, g access.Grant, d Denial) {
 	if g.Workspace.ID == "" {
 		return // nobody's: there is no log to write to
 	}
@@ -406,8 +415,8 @@ func (gate *Gate) auditDenial(ctx context.Context, g access.Grant, a *catalog.Ac
 		return
 	}
 	e := gate.entry(ctx, g.Workspace.ID, g.Principal, audit.ActionDenied, now)
-	e.Action, e.Resource, e.Level, e.Door = a.Name, a.Resource, access.Deny.String(), in.Request.Door
-	e.Target = printable(in.ID)
+	e.Action, e.Resource, e.Level, e.Door = d.Action, d.Resource, access.Deny.String(), d.Door
+	e.Target = printable(d.Target)
 	if suppressed > 0 {
 		e.Detail = json.RawMessage(fmt.Sprintf(`{"not_recorded_before":%d}`, suppressed))
 	}

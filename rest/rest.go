@@ -56,7 +56,7 @@ func (api *API) Handler() http.Handler {
 		mux.Handle(a.Method+" /v1"+a.Path, api.handle(a.Name, api.action(a)))
 	}
 	for _, r := range api.routes() {
-		mux.Handle(r.Method+" /v1"+r.Path, api.handle(r.Name, r.handle))
+		mux.Handle(r.Method+" /v1"+r.Path, api.handle(r.Name, api.audited(r)))
 	}
 	document, err := api.OpenAPI()
 	if err != nil {
@@ -83,6 +83,18 @@ var cors = origin.CORS{
 	Methods: "GET, POST, PATCH, DELETE",
 	Headers: "Authorization, Content-Type, Accept, If-Match, Idempotency-Key",
 	Expose:  "ETag, Location, Retry-After, WWW-Authenticate, X-Request-Id, Idempotency-Replayed, RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset",
+}
+
+// audited returns the route's handler, which records in the audit log that
+// somebody asked for what they may not do. Actions are recorded by the Gate.
+func (api *API) audited(r route) func(*call) error {
+	return func(c *call) error {
+		err := r.handle(c)
+		if problem.Is(err, problem.InsufficientScope) {
+			api.Gate.AuditDenial(c.r.Context(), c.g, approvals.Denial{Action: r.Name, Target: c.r.PathValue("id"), Door: "rest"})
+		}
+		return err
+	}
 }
 
 // methods are those that some route has.

@@ -180,3 +180,22 @@ func TestRotateKey(t *testing.T) {
 		s.Do("POST", "/v1/keys/"+s.AgentID+"/rotate", s.Full, "").Want(t, 403) // not of its making
 	})
 }
+
+// Who asks to decide or to manage keys and may not leaves a trace.
+func TestRefusedDecisionsAndKeyCallsAreAudited(t *testing.T) {
+	each(t, func(t *testing.T, s *servertest.Server) {
+		id := s.Do("POST", "/v1/contacts", s.Agent, `{"first_name":"Ada"}`).Want(t, 202).Text("approval.id")
+		s.Do("POST", "/v1/approvals/"+id+"/approve", s.Agent, "").Want(t, 403)
+		s.Do("POST", "/v1/keys", s.Agent, `{"name":"more","full_access":true}`).Want(t, 403)
+		log := s.Do("GET", "/v1/audit?event=action.denied", s.Full, "").Want(t, 200)
+		if n := log.Len("data"); n != 2 {
+			t.Fatalf("refusals in the audit log: got %d, want 2", n)
+		}
+		if got := log.Text("data.0.action"); got != "create_key" {
+			t.Errorf("the last refusal: got %q, want create_key", got)
+		}
+		if action, target := log.Text("data.1.action"), log.Text("data.1.target"); action != "approve" || target != id {
+			t.Errorf("the first refusal: got %s of %s, want approve of %s", action, target, id)
+		}
+	})
+}
