@@ -303,10 +303,11 @@ func (w *writer) finish(ctx context.Context, members []*member, heads map[string
 	return w.db.saveHeads(ctx, w.q, heads)
 }
 
-// begin begins a transaction, on another connection if this one is gone.
+// begin begins a transaction, on another connection if this one cannot: it may
+// be gone, or in a state that a lost transaction has left.
 func (w *writer) begin(ctx context.Context) error {
 	_, err := w.q.ExecContext(ctx, "BEGIN IMMEDIATE")
-	if !errors.Is(err, sql.ErrConnDone) && !errors.Is(err, driver.ErrBadConn) {
+	if err == nil || isBusy(err) {
 		return err
 	}
 	w.disconnect()
@@ -315,6 +316,13 @@ func (w *writer) begin(ctx context.Context) error {
 	}
 	_, err = w.q.ExecContext(ctx, "BEGIN IMMEDIATE")
 	return err
+}
+
+// isBusy reports whether another process has the file locked: then another
+// connection would wait as long again.
+func isBusy(err error) bool {
+	e, ok := errors.AsType[*sqlite.Error](err)
+	return ok && e.Code()&0xff == sqlite3.SQLITE_BUSY
 }
 
 // fail undoes the transaction of the members, and gives them all the error.
