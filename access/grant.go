@@ -168,20 +168,7 @@ type User struct {
 	CreatedAt time.Time `json:"created_at"`
 }
 
-type grantKey struct{}
 type requestKey struct{}
-
-// NewContext returns a context that carries g.
-func NewContext(ctx context.Context, g Grant) context.Context {
-	return context.WithValue(ctx, grantKey{}, g)
-}
-
-// FromContext returns the grant of the request. Without one it is the zero
-// Grant, which may do nothing.
-func FromContext(ctx context.Context) Grant {
-	g, _ := ctx.Value(grantKey{}).(Grant)
-	return g
-}
 
 // WithRequestID returns a context that carries the request's id.
 func WithRequestID(ctx context.Context, id string) context.Context {

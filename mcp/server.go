@@ -194,7 +194,7 @@ func (s *Server) dispatch(w http.ResponseWriter, r *http.Request, c *call, body 
 	if c.selection, err = s.selectionOf(r.URL.RawQuery); err != nil {
 		return err
 	}
-	r = r.WithContext(context.WithValue(access.NewContext(r.Context(), c.grant), callKey{}, c))
+	r = r.WithContext(context.WithValue(r.Context(), callKey{}, c))
 	switch c.method {
 	case methodCancelled:
 		// mcp-go keys calls in flight by the JSON-RPC id alone, which another

@@ -51,14 +51,8 @@ type demoInfo struct {
 
 // Run serves the demo until it is told to stop.
 func (c *demoCmd) Run(e *env) error {
-	spareGC()
-	l, config, err := c.listen(e.ctx)
+	l, s, config, err := c.start(e)
 	if err != nil {
-		return err
-	}
-	s, err := e.open(true, config)
-	if err != nil {
-		l.Close()
 		return err
 	}
 	defer s.DB.Close()

@@ -78,16 +78,24 @@ func spareGC() {
 	}
 }
 
-// Run serves until it is told to stop.
-func (c *serveCmd) Run(e *env) error {
+// start opens the address and what is served there.
+func (f serveFlags) start(e *env) (net.Listener, *server.Server, server.Config, error) {
 	spareGC()
-	l, config, err := c.listen(e.ctx)
+	l, config, err := f.listen(e.ctx)
 	if err != nil {
-		return err
+		return nil, nil, config, err
 	}
 	s, err := e.open(true, config)
 	if err != nil {
 		l.Close()
+	}
+	return l, s, config, err
+}
+
+// Run serves until it is told to stop.
+func (c *serveCmd) Run(e *env) error {
+	l, s, config, err := c.start(e)
+	if err != nil {
 		return err
 	}
 	defer s.DB.Close()

@@ -193,25 +193,6 @@ func Run(m *testing.M) int {
 	return code
 }
 
-// StartCluster returns a PostgreSQL server of the test's own, durable as one in
-// use, for tests that stop or kill it.
-func StartCluster(t testing.TB) *Cluster {
-	t.Helper()
-	bin, err := binaries()
-	if err != nil {
-		Require(t, "PostgreSQL server (%v); on Debian: apt-get install postgresql", err)
-	}
-	c, err := start(bin)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(c.Stop)
-	return c
-}
-
-// URL returns the URL of the cluster's first database.
-func (c *Cluster) URL() string { return c.url("postgres") }
-
 func (c *Cluster) url(database string) string {
 	q := url.Values{"host": {c.dir}, "user": {"postgres"}, "sslmode": {"disable"}}
 	return "postgres:///" + database + "?" + q.Encode()
@@ -295,15 +276,6 @@ func (c *Cluster) Start() error {
 	if out, err := c.command("pg_ctl", "-D", c.data(), "-l", log, "-w", "-t", "60", "start").CombinedOutput(); err != nil {
 		text, _ := os.ReadFile(log)
 		return fmt.Errorf("start PostgreSQL: %w\n%s\n%s", err, out, text)
-	}
-	return nil
-}
-
-// Crash stops the server as if it had lost power: without a checkpoint, all
-// connections cut.
-func (c *Cluster) Crash() error {
-	if out, err := c.command("pg_ctl", "-D", c.data(), "-m", "immediate", "-w", "stop").CombinedOutput(); err != nil {
-		return fmt.Errorf("stop PostgreSQL: %w\n%s", err, out)
 	}
 	return nil
 }
