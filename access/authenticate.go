@@ -22,18 +22,27 @@ type CredentialStore interface {
 	KeyBySecret(ctx context.Context, hash string) (Shown, error)
 }
 
+// A TokenVerifier returns what an access token allows at a resource, the URL of
+// a door, at this moment. It fails with [problem.Unauthorized].
+type TokenVerifier func(ctx context.Context, token, resource string) (Grant, error)
+
 // An Authenticator finds the grant that a credential stands for. It is safe
 // for concurrent use.
 type Authenticator struct {
-	Store CredentialStore
-	Now   func() time.Time
+	Store  CredentialStore
+	Tokens TokenVerifier // of access tokens; nil if there are none
+	Now    func() time.Time
 }
 
-// Authenticate returns the grant of a bearer credential. It fails with
-// [problem.Unauthorized], and with [problem.PlanRequired] if the workspace's
-// plan has no API access. Only for a secret that is, or was, a real one does
-// the error say what is wrong with it.
-func (a *Authenticator) Authenticate(ctx context.Context, bearer string) (Grant, error) {
+// Authenticate returns the grant of a bearer credential at a resource: an API
+// key, which is good for all, or an access token, which is good for one. It
+// fails with [problem.Unauthorized], and with [problem.PlanRequired] if the
+// workspace's plan has no API access. Only for a secret that is, or was, a real
+// one does the error say what is wrong with it.
+func (a *Authenticator) Authenticate(ctx context.Context, bearer, resource string) (Grant, error) {
+	if a.Tokens != nil && strings.Count(bearer, ".") == 2 { // a JWT; keys have no dots
+		return a.Tokens(ctx, bearer, resource)
+	}
 	s := Secret(bearer)
 	if !s.WellFormed() {
 		return Grant{}, refuseKey()
@@ -57,10 +66,15 @@ func (a *Authenticator) Authenticate(ctx context.Context, bearer string) (Grant,
 		return Grant{}, problem.Errorf(problem.Unauthorized, "this secret of the API key %q was replaced when the key was rotated", k.Name).
 			WithFix("Use the secret that was shown at the rotation; it ends in …%s.", k.Last4)
 	case shown.Workspace.Plan != Pro:
-		return Grant{}, problem.Errorf(problem.PlanRequired, "API access needs the Pro plan, and the workspace %q is on %s", shown.Workspace.Name, shown.Workspace.Plan).
-			WithFix("Ask the operator of the server to change the plan: trustpager workspace plan %s pro", shown.Workspace.ID)
+		return Grant{}, shown.Workspace.NoAPI()
 	}
 	return k.Grant(shown.Workspace), nil
+}
+
+// NoAPI is the error of a workspace whose plan has no API access.
+func (w Workspace) NoAPI() error {
+	return problem.Errorf(problem.PlanRequired, "API access needs the Pro plan, and the workspace %q is on %s", w.Name, w.Plan).
+		WithFix("Ask the operator of the server to change the plan: trustpager workspace plan %s pro", w.ID)
 }
 
 func refuseKey() error {
@@ -75,7 +89,6 @@ func (k Key) Grant(w Workspace) Grant {
 		Workspace: w,
 		Limits:    k.Limits,
 		Parent:    k.Parent,
-		Decider:   DeciderAdmin,
 		Key:       &k,
 	}
 	if k.FullAccess {

@@ -62,7 +62,7 @@ func (w *world) key(edit func(k *access.Key)) (access.Key, access.Secret) {
 // allow checks that the secret is accepted, and returns its grant.
 func (w *world) allow(s access.Secret) access.Grant {
 	w.t.Helper()
-	g, err := w.auth.Authenticate(w.t.Context(), string(s))
+	g, err := w.auth.Authenticate(w.t.Context(), string(s), "")
 	if err != nil {
 		w.t.Fatalf("got %v, want a grant", err)
 	}
@@ -72,7 +72,7 @@ func (w *world) allow(s access.Secret) access.Grant {
 // deny checks that the secret is refused with the kind and the words.
 func (w *world) deny(s access.Secret, kind problem.Kind, words string) {
 	w.t.Helper()
-	g, err := w.auth.Authenticate(w.t.Context(), string(s))
+	g, err := w.auth.Authenticate(w.t.Context(), string(s), "")
 	if !problem.Is(err, kind) || !strings.Contains(err.Error(), words) {
 		w.t.Errorf("got %v, want %s with %q", err, kind, words)
 	}
@@ -106,11 +106,11 @@ func TestAuthenticate(t *testing.T) {
 		w.allow(fresh)
 
 		// Only the owner of a real secret is told more than this.
-		_, err := w.auth.Authenticate(w.t.Context(), string(access.NewSecret()))
+		_, err := w.auth.Authenticate(w.t.Context(), string(access.NewSecret()), "")
 		unknown := *problem.Of(err)
 		for _, s := range []string{"", "x", "tp_live_", string(plain)[:len(plain)-1] + "!", "Bearer " + string(plain), string(plain) + "x",
 			strings.Repeat("a", 57), strings.Repeat("x", 100_000)} {
-			_, err := w.auth.Authenticate(w.t.Context(), s)
+			_, err := w.auth.Authenticate(w.t.Context(), s, "")
 			if got := *problem.Of(err); got.Message != unknown.Message || got.Fix != unknown.Fix || got.Hint != unknown.Hint || got.Kind != unknown.Kind {
 				w.t.Errorf("%.60q: got %+v, want %+v as for an unknown key", s, got, unknown)
 			}
@@ -185,7 +185,7 @@ func (brokenStore) KeyBySecret(context.Context, string) (access.Shown, error) {
 
 func TestAuthenticateFailsClosed(t *testing.T) {
 	auth := access.Authenticator{Store: brokenStore{}, Now: time.Now}
-	g, err := auth.Authenticate(t.Context(), string(access.NewSecret()))
+	g, err := auth.Authenticate(t.Context(), string(access.NewSecret()), "")
 	if problem.Of(err).Kind != problem.Internal || g.Principal.ID != "" {
 		t.Errorf("got %v, %v, want an internal error and no grant", g, err)
 	}

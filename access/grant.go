@@ -24,10 +24,11 @@ const (
 // A Principal is who is asking. Its ID names the credential that limits,
 // approvals and deliveries are counted by.
 type Principal struct {
-	Kind Kind
-	ID   string // of the credential: key_…, or the user's for a person
-	Name string // as people know it
-	User string // the user behind it; "" for a key made by the operator
+	Kind   Kind
+	ID     string // of the credential: key_…, grt_…, or the user's for a person
+	Name   string // as people know it
+	User   string // the user behind it; "" for a key made by the operator
+	Client string `json:",omitempty"` // of an OAuth credential: the client's id
 }
 
 // A Grant is what a principal may do in one workspace, as found for one
@@ -39,8 +40,13 @@ type Grant struct {
 	MayDecide bool   // may decide approvals that other credentials asked for
 	Limits    Limits // how often it may ask
 	Parent    string // the key that made this key, "" if none
-	Decider   Decider
-	Key       *Key // the key that was shown, nil if it was none
+	Key       *Key   // the key that was shown, nil if it was none
+	Token     *Token // the access token that was shown, nil if it was none
+
+	// Unnarrowed is what an OAuth credential could do if the user had not
+	// narrowed it: what the client's ceiling and the user's role allow. It is
+	// zero for all others.
+	Unnarrowed Rights
 }
 
 // A Decider says who may decide what a grant queues.
@@ -60,6 +66,15 @@ type Limits struct {
 
 // DefaultLimits are those of a new key.
 var DefaultLimits = Limits{PerMinute: 60, PerDay: 10_000}
+
+// DeciderOf returns who may decide the verb of the resource if it is queued for
+// g: also the user behind g, where nothing but their own consent holds it back.
+func (g Grant) DeciderOf(resource string, v Verb) Decider {
+	if g.Principal.Kind == KindOAuth && g.Principal.User != "" && g.Unnarrowed.Level(resource, v) == Run && !g.Workspace.AlwaysAsks(resource, v) {
+		return DeciderOwner
+	}
+	return DeciderAdmin
+}
 
 // Decide returns the level at which g may apply the verb to the resource. It
 // is the only decision about permissions in the program.
@@ -100,6 +115,13 @@ type Settings struct {
 	PeopleOnly  bool          `json:"people_only"` // keys never decide
 	AlwaysAsk   []Mark        `json:"always_ask"`  // verbs that wait for approval whatever a credential holds
 	SupportURL  string        `json:"support_url"` // where to ask for higher limits
+
+	// NoSelfRegistration lets people connect only the OAuth clients that an
+	// admin has registered.
+	NoSelfRegistration bool `json:"no_self_registration"`
+	// ClientHosts are the hosts that self-registered clients may be of: of the
+	// metadata document's URL, otherwise of every redirect URI. Empty means any.
+	ClientHosts []string `json:"client_hosts"`
 }
 
 // settingsJSON is how Settings stand in JSON, where times are in seconds.
@@ -157,6 +179,12 @@ const (
 	Admin  Role = "admin"
 	Member Role = "member"
 )
+
+// A Membership is a workspace that a person belongs to.
+type Membership struct {
+	Workspace Workspace
+	Role      Role
+}
 
 // A User is a person who can log in. The same person may be in several
 // workspaces, with a role in each.

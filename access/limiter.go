@@ -85,23 +85,32 @@ func (l *Limiter) Allow(ctx context.Context, g Grant) (Quota, error) {
 	if n := g.Limits.PerMinute; n > 0 {
 		gap := max(1, time.Minute/time.Duration(n))
 		burst := gap * time.Duration(n) // n requests, each worth one gap
-		tat := m.tat
-		if tat.Before(now) {
-			tat = now
-		}
-		if most := now.Add(burst); tat.After(most) {
-			tat = most // the clock was set back: nobody waits for it to come round again
-		}
-		if over := tat.Add(gap).Sub(now) - burst; over > 0 {
-			m.tat, q.Reset = tat, tat.Sub(now)
+		var over time.Duration
+		if m.tat, over = gcra(m.tat, now, gap, burst); over > 0 {
+			q.Reset = m.tat.Sub(now)
 			return q, limited(g, fmt.Sprintf("the limit of %d requests a minute is used up", n), over)
 		}
-		m.tat = tat.Add(gap)
 		q.Reset = m.tat.Sub(now)
 		q.Remaining = int64((burst - q.Reset) / gap)
 	}
 	m.used++
 	return q, nil
+}
+
+// gcra counts one request, worth a gap, against a burst, after the theoretical
+// arrival time of the last one. It returns the next such time, and how long to
+// wait if the request is one too many: then it is not counted.
+func gcra(tat, now time.Time, gap, burst time.Duration) (next time.Time, over time.Duration) {
+	if tat.Before(now) {
+		tat = now
+	}
+	if most := now.Add(burst); tat.After(most) {
+		tat = most // the clock was set back: nobody waits for it to come round again
+	}
+	if over := tat.Add(gap).Sub(now) - burst; over > 0 {
+		return tat, over
+	}
+	return tat.Add(gap), 0
 }
 
 func limited(g Grant, message string, after time.Duration) error {

@@ -1,7 +1,9 @@
 package access
 
 import (
+	"crypto/rand"
 	"fmt"
+	"sync"
 
 	"github.com/alexedwards/argon2id"
 )
@@ -18,4 +20,25 @@ func HashPassword(password string) (string, error) {
 		return "", fmt.Errorf("hash password: %w", err)
 	}
 	return hash, nil
+}
+
+// nobodysPassword is the hash that the password of an account without one is
+// checked against, so that it takes as long as any other.
+var nobodysPassword = sync.OnceValues(func() (string, error) { return HashPassword(rand.Text()) })
+
+// CheckPassword reports whether hash is that of the password. An empty hash is
+// of none, and takes as long. It costs as much as [HashPassword].
+func CheckPassword(hash, password string) (bool, error) {
+	none := hash == ""
+	if none {
+		var err error
+		if hash, err = nobodysPassword(); err != nil {
+			return false, err
+		}
+	}
+	right, err := argon2id.ComparePasswordAndHash(password, hash)
+	if err != nil {
+		return false, fmt.Errorf("check password: %w", err)
+	}
+	return right && !none, nil
 }
