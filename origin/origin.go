@@ -28,8 +28,10 @@ type Guard struct {
 // for pages of the base URL, with further ones.
 func New(baseURL string, hosts, origins []string) (*Guard, error) {
 	base, err := url.Parse(baseURL)
-	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" {
-		return nil, fmt.Errorf("the base URL %q is not of the form https://host", baseURL)
+	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" || strings.TrimSuffix(baseURL, "/") != base.Scheme+"://"+base.Host {
+		// A path is not possible: the well-known URLs that clients look at are at
+		// the root.
+		return nil, fmt.Errorf("the base URL %q is not of the form https://host, without a path", baseURL)
 	}
 	return &Guard{
 		hosts:   append([]string{base.Hostname(), "localhost", "127.0.0.1", "::1"}, hosts...),
@@ -49,9 +51,8 @@ type CORS struct {
 // It fails with [problem.Forbidden]. A preflight, which has no credential, is
 // answered and reported as done.
 func (g *Guard) Check(w http.ResponseWriter, r *http.Request, c CORS) (done bool, err error) {
-	if !g.isHost(r.Host) {
-		return false, problem.Errorf(problem.Forbidden, "this server is not called %.100q", r.Host).
-			WithFix("Use %s; the operator can allow further host names.", g.base)
+	if err := g.CheckHost(r); err != nil {
+		return false, err
 	}
 	h := w.Header()
 	h.Add("Vary", "Origin")
@@ -73,6 +74,17 @@ func (g *Guard) Check(w http.ResponseWriter, r *http.Request, c CORS) (done bool
 	h.Set("Access-Control-Max-Age", "7200") // seconds
 	w.WriteHeader(http.StatusNoContent)
 	return true, nil
+}
+
+// CheckHost refuses a request under a name that is not this server's. It fails
+// with [problem.Forbidden]. It is for doors without a credential that browsers
+// send along, where any page may call.
+func (g *Guard) CheckHost(r *http.Request) error {
+	if g.isHost(r.Host) {
+		return nil
+	}
+	return problem.Errorf(problem.Forbidden, "this server is not called %.100q", r.Host).
+		WithFix("Use %s; the operator can allow further host names.", g.base)
 }
 
 // isHost reports whether host, with or without a port, is a name of this
