@@ -154,9 +154,10 @@ func (w *world) set(owner, url string, events ...webhook.EventType) (e webhook.E
 }
 
 var rejection = webhook.Event{
-	Type:      webhook.ApprovalRejected,
-	Time:      time.Date(2026, 3, 2, 11, 0, 0, 0, time.FixedZone("CET", 3600)),
-	Approval:  webhook.Approval{ID: "apr_1", Resource: "contacts", Action: "create_contact", Status: "rejected", Execution: "none"},
+	Type: webhook.ApprovalRejected,
+	Time: time.Date(2026, 3, 2, 11, 0, 0, 0, time.FixedZone("CET", 3600)),
+	Approval: webhook.Approval{ID: "apr_1", Resource: "contacts", Action: "create_contact", Status: "rejected", Execution: "none",
+		By: webhook.Actor{Kind: "oauth", ID: "grt_1", Name: "Claude for Ada"}},
 	Reason:    "we know <her> already",
 	DecidedBy: &webhook.Actor{Kind: "person", ID: "usr_1", Name: "Ada"},
 	Request: webhook.Request{Door: "rest", Method: "POST", Path: "/v1/contacts",
@@ -570,7 +571,7 @@ func TestBody(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `{"type":"approval.rejected","timestamp":"2026-03-02T10:00:00Z","data":{` +
-		`"approval":{"id":"apr_1","resource":"contacts","action":"create_contact","status":"rejected","execution":"none"},` +
+		`"approval":{"id":"apr_1","resource":"contacts","action":"create_contact","status":"rejected","execution":"none","requested_by":{"kind":"oauth","id":"grt_1","name":"Claude for Ada"}},` +
 		`"reason":"we know \u003cher\u003e already","decided_by":{"kind":"person","id":"usr_1","name":"Ada"},` +
 		`"request":{"door":"rest","method":"POST","path":"/v1/contacts","body_base64":"` +
 		base64.StdEncoding.EncodeToString(rejection.Request.Body) + `","body":{"name":"Zoë","iban":"•••"}}}}`

@@ -51,8 +51,14 @@ func ParseSecret(text string) (Secret, error) {
 	return s, nil
 }
 
-// Text returns the secret as it is shown to its owner: whsec_ and base64.
-func (s Secret) Text() string { return secretPrefix + base64.StdEncoding.EncodeToString(s) }
+// Text returns the secret as it is shown to its owner: whsec_ and base64. It is
+// "" for no secret.
+func (s Secret) Text() string {
+	if s == nil {
+		return ""
+	}
+	return secretPrefix + base64.StdEncoding.EncodeToString(s)
+}
 
 // Format prints a placeholder for every verb.
 func (Secret) Format(f fmt.State, _ rune) { f.Write([]byte(secretPrefix + "…")) }

@@ -63,12 +63,13 @@ type Approval struct {
 	Status    string    `json:"status"`
 	Execution string    `json:"execution"`
 	TargetID  string    `json:"target_id,omitempty"`
+	By        Actor     `json:"requested_by"`
 	URL       string    `json:"url,omitempty"`
 	CreatedAt time.Time `json:"created_at,omitzero"`
 	DecidedAt time.Time `json:"decided_at,omitzero"`
 }
 
-// An Actor is who decided.
+// An Actor is who asked or decided.
 type Actor struct {
 	Kind string `json:"kind"`
 	ID   string `json:"id"`
