@@ -203,6 +203,23 @@ func (c *Catalog) Scopes(p Preset) []access.Scope {
 	return scopes
 }
 
+// ScopesOf returns the rights as scopes of the catalog's resources.
+func (c *Catalog) ScopesOf(r access.Rights) []access.Scope {
+	var scopes []access.Scope
+	for _, res := range c.resources {
+		if p, ok := res.Ladder.Position(r.Levels(res.Name).On(res.Ladder)); ok {
+			scopes = append(scopes, p.Scopes(res.Name)...)
+		}
+	}
+	return scopes
+}
+
+// Cut returns the scopes without what goes beyond most: each resource on the
+// highest position that both allow.
+func (c *Catalog) Cut(scopes []access.Scope, most access.Rights) []access.Scope {
+	return c.ScopesOf(access.RightsOf(scopes).Min(most))
+}
+
 // RoleRights returns what a person in the role may do: owners and admins
 // everything, members everything but the Admin Only group. Any other role may
 // do nothing.
