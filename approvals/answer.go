@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"trustpager/access"
 	"trustpager/problem"
 )
 
@@ -37,6 +38,8 @@ type Pointer struct {
 const (
 	pendingMessage = "NOT executed: a person must approve this first. Do not retry it, and do not report it as done. " +
 		"Tell the user that it waits for approval, with the url; wait_for_approval tells the outcome."
+	adminDecides     = " An admin of the workspace decides."
+	ownerDecides     = " The user may decide it themselves."
 	rejectedMessage  = "NOT executed: this was rejected, for the reason given. It is final: do not retry it, and do not ask for the same in other words."
 	expiredMessage   = "NOT executed: nobody decided before it expired. That is no rejection: ask again only if it is still wanted."
 	withdrawnMessage = "NOT executed: the request was taken back before anybody decided. It is final."
@@ -52,7 +55,10 @@ func (gate *Gate) Answer(a Approval) Answer {
 	ans := Answer{Approval: Pointer{a.ID, gate.URL(a), a.ExpiresAt, a.Status}}
 	switch a.Status {
 	case Pending:
-		ans.Status, ans.Message = "pending_approval", pendingMessage
+		ans.Status, ans.Message = "pending_approval", pendingMessage+adminDecides
+		if a.Decider == access.DeciderOwner {
+			ans.Message = pendingMessage + ownerDecides
+		}
 	case Rejected:
 		ans.Status, ans.Message, ans.Reason = "rejected", rejectedMessage, a.DecisionReason
 	case Expired:

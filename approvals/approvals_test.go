@@ -15,10 +15,12 @@ import (
 	"trustpager/approvals"
 	"trustpager/audit"
 	"trustpager/catalog"
+	"trustpager/oauth"
 	"trustpager/problem"
 	"trustpager/server"
 	"trustpager/storage"
 	"trustpager/storage/storagetest"
+	"trustpager/typeid"
 	"trustpager/webhook"
 )
 
@@ -58,7 +60,7 @@ func newWorld(t testing.TB, db *storage.DB) *world {
 		t.Fatal(err)
 	}
 	w := &world{t: t, db: db, clock: storagetest.NewClock()}
-	w.s, err = server.New(db, storagetest.Key, cat, server.Config{BaseURL: "https://crm.example.com",
+	w.s, err = server.New(t.Context(), db, storagetest.Key, cat, server.Config{BaseURL: "https://crm.example.com",
 		WebhookNets: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Now: w.clock.Now})
 	w.must(err)
 	w.gate, w.desk = w.s.Gate, w.s.Desk
@@ -118,6 +120,44 @@ func (w *world) settings(s access.Settings) {
 	w.ws.Settings = s
 	w.op = admin.OperatorGrant(w.ws)
 	w.must(w.desk.UpdateWorkspace(w.t.Context(), w.op, w.ws))
+}
+
+// delegated is an OAuth client that acts for a user in the role, who is made if
+// needed. "" for the user is a client that acts for itself.
+func (w *world) delegated(user string, role access.Role, granted, ceiling string) access.Grant {
+	w.t.Helper()
+	ctx, now := w.t.Context(), w.clock.Now()
+	if user != "" {
+		if _, _, err := w.db.UserByID(ctx, user); problem.Is(err, problem.NotFound) {
+			w.must(w.db.CreateUser(ctx, access.User{ID: user, Email: user + "@example.com", Name: user, CreatedAt: now}, ""))
+		}
+		w.must(w.db.SetMember(ctx, w.ws.ID, user, role, now))
+	}
+	c := oauth.Client{ID: typeid.NewID("cli"), Workspace: w.ws.ID, Origin: oauth.Registered, Name: "Client", AuthMethod: oauth.AuthBasic,
+		RedirectURIs: []string{"https://client.example.com/callback"}, CreatedAt: now}
+	w.must(w.db.CreateClient(ctx, c))
+	_, err := w.db.EnsurePolicy(ctx, oauth.Policy{Workspace: w.ws.ID, Client: c.ID, Ceiling: scopes(w.t, ceiling), CreatedAt: now})
+	w.must(err)
+	gr, err := w.db.SaveGrant(ctx, oauth.Grant{ID: typeid.NewID("grt"), Workspace: w.ws.ID, Client: c.ID, User: user, Scopes: scopes(w.t, granted), CreatedAt: now, ConsentedAt: now})
+	w.must(err)
+	return w.today(gr.ID)
+}
+
+// today is what the OAuth credential may do now.
+func (w *world) today(grant string) access.Grant {
+	w.t.Helper()
+	d, err := w.db.DelegationOf(w.t.Context(), w.ws.ID, grant)
+	w.must(err)
+	return d.Grant(nil, w.gate.Catalog.RoleRights)
+}
+
+func scopes(t testing.TB, text string) []access.Scope {
+	t.Helper()
+	all, err := access.ParseScopes(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
 }
 
 // person is somebody in the browser.

@@ -277,7 +277,19 @@ func (gate *Gate) Approval(ctx context.Context, g access.Grant, id string) (Appr
 	if !sees(g, a) {
 		return Approval{}, notFound(id)
 	}
-	return a, nil
+	return gate.readable(g, a), nil
+}
+
+// readable returns what g may read of an approval that it sees: what it asked
+// for shows what it knew, but a credential that may not read the resource any
+// more is not shown what it holds.
+func (gate *Gate) readable(g access.Grant, a Approval) Approval {
+	r, ok := gate.Catalog.Resource(a.Resource)
+	if seesAll(g) || g.Principal.Kind == access.KindPerson || !ok || !slices.Contains(r.Ladder.Verbs(), access.Read) || g.Decide(a.Resource, access.Read) == access.Run {
+		return a
+	}
+	a.Input, a.Edited, a.Result, a.Error, a.Title = json.RawMessage("{}"), nil, nil, nil, ""
+	return a
 }
 
 // List returns the approvals that g may see, newest first.
@@ -285,7 +297,11 @@ func (gate *Gate) List(ctx context.Context, g access.Grant, q Query) ([]Approval
 	if !seesAll(g) {
 		q.Credential = g.Principal.ID
 	}
-	return gate.Store.ListApprovals(ctx, g.Workspace.ID, q)
+	list, err := gate.Store.ListApprovals(ctx, g.Workspace.ID, q)
+	for i, a := range list {
+		list[i] = gate.readable(g, a)
+	}
+	return list, err
 }
 
 // Wait returns the approval once it is decided and its execution is over, or
@@ -394,10 +410,13 @@ func (gate *Gate) mayDecide(ctx context.Context, tx Store, g access.Grant, a App
 	case access.KindOperator:
 		return nil
 	case access.KindPerson:
-		if g.Rights.Full() || a.Decider == access.DeciderOwner && a.By.User != "" && a.By.User == g.Principal.User {
+		if g.Rights.Full() {
 			return nil
 		}
-		return refuse("only an owner or an admin may", "Ask an admin of the workspace.")
+		if a.By.User == "" || a.By.User != g.Principal.User {
+			return refuse("only an owner or an admin may", "Ask an admin of the workspace.")
+		}
+		return gate.mayAnswer(ctx, tx, a)
 	case access.KindKey:
 	default:
 		return refuse("OAuth clients never decide", people)
@@ -422,6 +441,40 @@ func (gate *Gate) mayDecide(ctx context.Context, tx Store, g access.Grant, a App
 		return refuse("a key of its own family asked for it: one has made the other, or the same key has made both", people)
 	}
 	return nil
+}
+
+// mayAnswer refuses the user whose OAuth client asked for a, unless it was and
+// still is nothing but their own consent that holds the client back: then they
+// put the question, and may answer it.
+func (gate *Gate) mayAnswer(ctx context.Context, tx Store, a Approval) error {
+	today := access.DeciderAdmin
+	if a.Decider == access.DeciderOwner {
+		asker, err := gate.requester(ctx, tx, a)
+		if err != nil && !problem.Is(err, problem.NotFound) {
+			return err
+		}
+		if err == nil {
+			today = asker.DeciderOf(a.Resource, a.Verb)
+		}
+	}
+	if today != access.DeciderOwner {
+		return problem.Errorf(problem.InsufficientScope, "you may not decide approval %s: your client may do this only with an admin's approval", a.ID).
+			WithFix("Ask an admin of the workspace.")
+	}
+	return nil
+}
+
+// requester returns what the credential that asked for a may do today. It fails
+// with [problem.NotFound] if the credential is gone.
+func (gate *Gate) requester(ctx context.Context, tx Store, a Approval) (access.Grant, error) {
+	if a.By.Kind != access.KindOAuth {
+		return tx.RequesterGrant(ctx, a.Workspace, a.By.ID)
+	}
+	d, err := tx.DelegationOf(ctx, a.Workspace, a.By.ID)
+	if err != nil {
+		return access.Grant{}, err
+	}
+	return d.Grant(nil, gate.Catalog.RoleRights), nil
 }
 
 // founder returns the key that the family of a credential began with.
@@ -457,7 +510,7 @@ func (gate *Gate) callOf(ctx context.Context, tx Store, a Approval, action *cata
 		return problem.Errorf(problem.Conflict, "approval %s cannot run: %s", a.ID, why).
 			WithFix("Give the credential its right back, or reject the approval.")
 	}
-	g, err := tx.RequesterGrant(ctx, a.Workspace, a.By.ID)
+	g, err := gate.requester(ctx, tx, a)
 	if problem.Is(err, problem.NotFound) {
 		return catalog.Call{}, gone("the credential that asked for it is gone")
 	}

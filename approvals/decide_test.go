@@ -498,8 +498,12 @@ func TestWhoDecides(t *testing.T) {
 		niece := w.keyBy(child, "decide")  //
 		aunt := w.keyBy(top, "decide")     // a sibling of parent
 		oauth := func(user string) access.Grant {
-			return access.Grant{Principal: access.Principal{Kind: access.KindOAuth, ID: "ogr_1", User: user}, Workspace: w.ws, Rights: access.FullRights, MayDecide: true}
+			return access.Grant{Principal: access.Principal{Kind: access.KindOAuth, ID: "grt_1", User: user}, Workspace: w.ws, Rights: access.FullRights, MayDecide: true}
 		}
+		everything := "contacts:delete products:delete"
+		narrowed := w.delegated("usr_asker", access.Member, agent, everything) // its user asks to be asked
+		capped := w.delegated("usr_asker", access.Member, everything, agent)   // the admins do
+		itself := w.delegated("", "", "", agent)
 		member := grantOf("contacts:delete deals:delete")
 		scoped := w.key(agent)
 		scopedDecider := scoped
@@ -515,37 +519,42 @@ func TestWhoDecides(t *testing.T) {
 
 		const ok, forbidden, hidden = problem.Kind(""), problem.InsufficientScope, problem.NotFound
 		for _, tt := range []struct {
-			name    string
-			g       access.Grant
-			decider access.Decider
-			want    problem.Kind
-			sees    bool
+			name  string
+			g     access.Grant
+			asker access.Grant
+			want  problem.Kind
+			sees  bool
 		}{
-			{"admin in person", w.admin(), access.DeciderAdmin, ok, true},
-			{"operator", w.op, access.DeciderAdmin, ok, true},
-			{"key that may decide", loner, access.DeciderAdmin, ok, true},
-			{"key that asked", asker, access.DeciderAdmin, forbidden, true},
-			{"key that asked, had it all rights", own, access.DeciderAdmin, forbidden, true},
-			{"another agent's key", scoped, access.DeciderAdmin, hidden, false},
-			{"a scoped key that may decide", scopedDecider, access.DeciderAdmin, hidden, false},
-			{"full key that may not decide", w.key("full"), access.DeciderAdmin, forbidden, true},
-			{"the key that made the asker", parent, access.DeciderAdmin, forbidden, true},
-			{"the key that made that key", top, access.DeciderAdmin, forbidden, true},
-			{"a key that the asker's maker made too", child, access.DeciderAdmin, forbidden, true},
-			{"a key that such a key made", niece, access.DeciderAdmin, forbidden, true},
-			{"a key further off in the family", aunt, access.DeciderAdmin, forbidden, true},
-			{"where only people decide", noKey, access.DeciderAdmin, forbidden, true},
-			{"member, not theirs", w.person("usr_x", member), access.DeciderOwner, hidden, false},
-			{"member, their own, an admin is to decide", w.person("usr_asker", member), access.DeciderAdmin, forbidden, true},
-			{"member, their own, they put the question", w.person("usr_asker", member), access.DeciderOwner, ok, true},
-			{"nobody in person", w.person("", member), access.DeciderOwner, hidden, false},
-			{"OAuth client of the same user", oauth("usr_asker"), access.DeciderOwner, hidden, false},
-			{"OAuth client of an admin", oauth("usr_admin"), access.DeciderAdmin, hidden, false},
-			{"key of another workspace", otherWorkspace, access.DeciderAdmin, hidden, false},
-			{"system", access.Grant{Principal: access.System, Workspace: w.ws, Rights: access.FullRights}, access.DeciderAdmin, forbidden, true},
-			{"nobody", access.Grant{Workspace: w.ws}, access.DeciderAdmin, hidden, false},
+			{"admin in person", w.admin(), asker, ok, true},
+			{"operator", w.op, asker, ok, true},
+			{"key that may decide", loner, asker, ok, true},
+			{"key that asked", asker, asker, forbidden, true},
+			{"key that asked, had it all rights", own, asker, forbidden, true},
+			{"another agent's key", scoped, asker, hidden, false},
+			{"a scoped key that may decide", scopedDecider, asker, hidden, false},
+			{"full key that may not decide", w.key("full"), asker, forbidden, true},
+			{"the key that made the asker", parent, asker, forbidden, true},
+			{"the key that made that key", top, asker, forbidden, true},
+			{"a key that the asker's maker made too", child, asker, forbidden, true},
+			{"a key that such a key made", niece, asker, forbidden, true},
+			{"a key further off in the family", aunt, asker, forbidden, true},
+			{"where only people decide", noKey, asker, forbidden, true},
+			{"member, not theirs", w.person("usr_x", member), narrowed, hidden, false},
+			{"member, their own key", w.person("usr_asker", member), asker, forbidden, true},
+			{"member, their own client, an admin is to decide", w.person("usr_asker", member), capped, forbidden, true},
+			{"member, their own, they put the question", w.person("usr_asker", member), narrowed, ok, true},
+			{"nobody in person", w.person("", member), itself, hidden, false},
+			{"OAuth client of the same user", oauth("usr_asker"), narrowed, hidden, false},
+			{"OAuth client of an admin", oauth("usr_admin"), narrowed, hidden, false},
+			{"that very client", narrowed, narrowed, forbidden, true},
+			{"admin in person, a client's", w.admin(), narrowed, ok, true},
+			{"key that may decide, a client's", loner, narrowed, ok, true},
+			{"key that may decide, of a client that acts for itself", loner, itself, ok, true},
+			{"key of another workspace", otherWorkspace, asker, hidden, false},
+			{"system", access.Grant{Principal: access.System, Workspace: w.ws, Rights: access.FullRights}, asker, forbidden, true},
+			{"nobody", access.Grant{Workspace: w.ws}, asker, hidden, false},
 		} {
-			asker.Decider = tt.decider
+			asker := tt.asker
 			check := func(what string, err error, want problem.Kind) {
 				w.t.Helper()
 				if want == ok && err != nil || want != ok && !problem.Is(err, want) {

@@ -10,7 +10,6 @@ import (
 	"io"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 	"unicode"
 
@@ -45,9 +44,13 @@ type Store interface {
 	// Savepoint calls fn and undoes what it did to the store if it fails.
 	Savepoint(ctx context.Context, fn func() error) error
 
-	// RequesterGrant returns what the credential may do today. It fails with
+	// RequesterGrant returns what the key may do today. It fails with
+	// [problem.NotFound] if the key is gone.
+	RequesterGrant(ctx context.Context, workspace, key string) (access.Grant, error)
+
+	// DelegationOf returns what holds today of an OAuth credential. It fails with
 	// [problem.NotFound] if the credential is gone.
-	RequesterGrant(ctx context.Context, workspace, credential string) (access.Grant, error)
+	DelegationOf(ctx context.Context, workspace, grant string) (access.Delegation, error)
 
 	// CreateApproval stores a, unless the credential has asked the same and that
 	// approval is pending and not over, or was approved or rejected at or after
@@ -144,7 +147,7 @@ type Gate struct {
 	Now      func() time.Time
 	BaseURL  string // of the pages for people, without a slash at the end
 
-	denials denials
+	denials access.Tally
 }
 
 // Incoming is an action as it arrives at a door.
@@ -279,7 +282,7 @@ func (gate *Gate) queue(ctx context.Context, tx Store, a *catalog.Action, call c
 		ID: typeid.NewID("apr"), Workspace: g.Workspace.ID, Status: Pending, Execution: NotExecuted,
 		Action: a.Name, Resource: a.Resource, Verb: a.Verb, TargetID: target.ID, TargetVer: target.Version, Title: target.Title,
 		Input: call.Input.Canonical, Reason: call.Input.Reason,
-		Request: in.Request, By: g.Principal, Parent: g.Parent, Decider: g.Decider, Asked: 1,
+		Request: in.Request, By: g.Principal, Parent: g.Parent, Decider: g.DeciderOf(a.Resource, a.Verb), Asked: 1,
 		CreatedAt: call.Now, ExpiresAt: call.Now.Add(ttl),
 		DedupeKey: digest(a.Name, string(call.Input.Canonical), in.Request.IdempotencyKey),
 	}
@@ -361,39 +364,6 @@ func (gate *Gate) entry(ctx context.Context, workspace string, by access.Princip
 // within an hour. A flood beyond that is only counted.
 const maxDenials = 60
 
-// denials counts the refusals of each credential in the running hour.
-type denials struct {
-	mu   sync.Mutex
-	hour time.Time
-	n    map[string]int64
-	over map[string]int64 // counted in earlier hours and not yet told
-}
-
-// count reports whether the refusal is to be audited, and how many were not
-// since the last one that was.
-func (d *denials) count(credential string, now time.Time) (suppressed int64, tell bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if hour := now.Truncate(time.Hour); d.n == nil || !hour.Equal(d.hour) {
-		if d.over == nil {
-			d.over = map[string]int64{}
-		}
-		for c, n := range d.n {
-			if n > maxDenials {
-				d.over[c] += n - maxDenials
-			}
-		}
-		d.hour, d.n = hour, map[string]int64{}
-	}
-	d.n[credential]++
-	if d.n[credential] > maxDenials {
-		return 0, false
-	}
-	suppressed = d.over[credential]
-	delete(d.over, credential)
-	return suppressed, true
-}
-
 // A Denial is what somebody asked for and may not do.
 type Denial struct {
 	Action   string
@@ -410,7 +380,7 @@ func (gate *Gate) AuditDenial(ctx context.Context, g access.Grant, d Denial) {
 		return // nobody's: there is no log to write to
 	}
 	now := gate.now()
-	suppressed, tell := gate.denials.count(g.Principal.ID, now)
+	suppressed, tell := gate.denials.Count(g.Principal.ID, maxDenials, now)
 	if !tell {
 		return
 	}

@@ -31,6 +31,7 @@ type View struct {
 	Digest      string          `json:"digest"`
 	Asked       int64           `json:"asked"` // how often the same was asked
 	RequestedBy Who             `json:"requested_by"`
+	Decider     access.Decider  `json:"decider"` // who may decide: admin, or also the owner of the request
 	Request     ViewRequest     `json:"request"`
 
 	DecidedBy      *Who            `json:"decided_by,omitempty"`
@@ -49,6 +50,8 @@ type Who struct {
 	ID   string      `json:"id"`
 	Name string      `json:"name"`
 	User string      `json:"user,omitempty"`
+
+	Client string `json:"client,omitempty"` // the id of the OAuth client
 }
 
 // ViewRequest is how the request arrived.
@@ -65,7 +68,7 @@ func (gate *Gate) View(a Approval) View {
 		ID: a.ID, URL: gate.URL(a), Status: a.Status, Execution: a.Execution, Executed: a.Execution == Done, Message: gate.Answer(a).Message, ExpiresAt: a.ExpiresAt,
 		Action: a.Action, Resource: a.Resource, Verb: a.Verb.String(), TargetID: a.TargetID, Title: a.Title,
 		Input: gate.mask(a, a.Input), Edited: gate.mask(a, a.Edited), Reason: a.Reason, Digest: a.Digest, Asked: a.Asked,
-		RequestedBy: who(a.By), Request: ViewRequest{a.Request.Door, a.Request.Method, a.Request.Path, a.Request.Tool},
+		RequestedBy: who(a.By), Decider: a.Decider, Request: ViewRequest{a.Request.Door, a.Request.Method, a.Request.Path, a.Request.Tool},
 		DecisionReason: a.DecisionReason, Result: a.Result, Error: a.Error,
 		CreatedAt: a.CreatedAt, DecidedAt: a.DecidedAt, ExecutedAt: a.ExecutedAt,
 	}
@@ -76,7 +79,7 @@ func (gate *Gate) View(a Approval) View {
 	return v
 }
 
-func who(p access.Principal) Who { return Who{p.Kind, p.ID, p.Name, p.User} }
+func who(p access.Principal) Who { return Who{p.Kind, p.ID, p.Name, p.User, p.Client} }
 
 // mask hides the secret fields of an action's input.
 func (gate *Gate) mask(a Approval, input json.RawMessage) json.RawMessage {
@@ -92,7 +95,7 @@ func (gate *Gate) emit(ctx context.Context, tx Store, a Approval, event webhook.
 	e := webhook.Event{
 		Type: event, Time: now,
 		Approval: webhook.Approval{ID: a.ID, Resource: a.Resource, Action: a.Action, Status: string(a.Status), Execution: string(a.Execution),
-			TargetID: a.TargetID, URL: gate.URL(a), CreatedAt: a.CreatedAt, DecidedAt: a.DecidedAt},
+			TargetID: a.TargetID, By: actor(a.By), URL: gate.URL(a), CreatedAt: a.CreatedAt, DecidedAt: a.DecidedAt},
 		Reason: a.DecisionReason,
 		Request: webhook.Request{Door: a.Request.Door, Tool: a.Request.Tool, Method: a.Request.Method, Path: a.Request.Path,
 			Body: a.Request.Body},
@@ -102,8 +105,17 @@ func (gate *Gate) emit(ctx context.Context, tx Store, a Approval, event webhook.
 		e.Request.Parsed = gate.mask(a, a.Request.Body)
 	}
 	if a.Status != Pending {
-		e.DecidedBy = &webhook.Actor{Kind: string(a.DecidedBy.Kind), ID: a.DecidedBy.ID, Name: a.DecidedBy.Name}
+		by := actor(a.DecidedBy)
+		e.DecidedBy = &by
 	}
-	_, _, err := gate.Webhooks.Send(ctx, tx, a.Workspace, a.By.ID, e)
+	owner := a.By.ID
+	if a.By.Client != "" {
+		owner = a.By.Client // a client has one webhook for all its users
+	}
+	_, _, err := gate.Webhooks.Send(ctx, tx, a.Workspace, owner, e)
 	return err
+}
+
+func actor(p access.Principal) webhook.Actor {
+	return webhook.Actor{Kind: string(p.Kind), ID: p.ID, Name: p.Name}
 }
