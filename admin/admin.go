@@ -19,6 +19,7 @@ import (
 	"trustpager/approvals"
 	"trustpager/audit"
 	"trustpager/catalog"
+	"trustpager/oauth"
 	"trustpager/problem"
 	"trustpager/typeid"
 	"trustpager/webhook"
@@ -36,6 +37,9 @@ type Store interface {
 
 	CreateUser(ctx context.Context, u access.User, passwordHash string) error
 	UserByEmail(ctx context.Context, email string) (u access.User, passwordHash string, err error)
+	UserByID(ctx context.Context, id string) (u access.User, passwordHash string, err error)
+	// Memberships returns the workspaces that the user belongs to, by name.
+	Memberships(ctx context.Context, user string) ([]access.Membership, error)
 	SetPassword(ctx context.Context, user, passwordHash string) error
 	SetMember(ctx context.Context, workspace, user string, role access.Role, now time.Time) error
 	RemoveMember(ctx context.Context, workspace, user string) error
@@ -54,6 +58,32 @@ type Store interface {
 	RotateKey(ctx context.Context, k access.Key, secretHash string, oldUntil, now time.Time) error
 	DeleteKey(ctx context.Context, workspace, id string) error
 	UsageHistory(ctx context.Context, workspace, credential string, since time.Time) ([]access.Count, error)
+
+	CreateClient(ctx context.Context, c oauth.Client) error
+	UpdateClient(ctx context.Context, c oauth.Client) error
+	EnsurePolicy(ctx context.Context, p oauth.Policy) (oauth.Policy, error)
+	UpdatePolicy(ctx context.Context, p oauth.Policy) error
+	// ClientOf returns a client of the workspace with its policy, with forUpdate
+	// locked until the transaction ends. It fails with [problem.NotFound].
+	ClientOf(ctx context.Context, workspace, id string, forUpdate bool) (oauth.Client, oauth.Policy, error)
+	// Clients returns a page, the newest in the workspace first, after the client
+	// of the given id.
+	Clients(ctx context.Context, workspace, after string, limit int) ([]oauth.ClientInWorkspace, error)
+	// RemoveClient takes the client from the workspace with its grants, tokens and
+	// their usage history; a client that the workspace has registered is gone.
+	RemoveClient(ctx context.Context, workspace, client string) error
+	// Grant returns one grant, with forUpdate locked until the transaction ends.
+	// It fails with [problem.NotFound].
+	Grant(ctx context.Context, workspace, id string, forUpdate bool) (oauth.Grant, error)
+	Grants(ctx context.Context, workspace string, q oauth.GrantQuery) ([]oauth.Grant, error)
+	SetGrantScopes(ctx context.Context, workspace, id string, scopes []access.Scope) error
+	// GrantOf returns the grant of a client and a user, "" for the client itself,
+	// also a revoked one. It fails with [problem.NotFound].
+	GrantOf(ctx context.Context, workspace, client, user string) (oauth.Grant, error)
+	// SaveGrant puts a grant in force, again if it was revoked.
+	SaveGrant(ctx context.Context, g oauth.Grant) (oauth.Grant, error)
+	// RevokeGrant ends the grant with all its tokens. Doing it twice is fine.
+	RevokeGrant(ctx context.Context, workspace, id string, now time.Time) error
 }
 
 // A Desk is where admins do their work. It is safe for concurrent use.
@@ -64,6 +94,12 @@ type Desk struct {
 	Gate     *approvals.Gate
 	Webhooks *webhook.Endpoints
 	Now      func() time.Time
+
+	// RefusalTime is how long a refused login takes at least, so that it does not
+	// show which accounts exist.
+	RefusalTime time.Duration
+
+	logins logins
 }
 
 func (d *Desk) now() time.Time { return d.Now().UTC().Truncate(time.Millisecond) }
@@ -91,7 +127,7 @@ func requireAdmin(g access.Grant) error {
 	if g.IsAdmin() {
 		return nil
 	}
-	return problem.Errorf(problem.InsufficientScope, "only admins and full-access keys manage keys").
+	return problem.Errorf(problem.InsufficientScope, "only admins and full-access keys manage keys, clients and grants").
 		WithFix("Use a full-access key, or ask an admin of the workspace.")
 }
 
@@ -153,9 +189,10 @@ func (d *Desk) UpdateWorkspace(ctx context.Context, g access.Grant, w access.Wor
 	})
 }
 
-// sameRules reports whether both settings bind keys alike.
+// sameRules reports whether both settings bind keys and OAuth clients alike.
 func sameRules(a, b access.Settings) bool {
-	return a.ApprovalTTL == b.ApprovalTTL && a.PeopleOnly == b.PeopleOnly && slices.Equal(a.AlwaysAsk, b.AlwaysAsk)
+	return a.ApprovalTTL == b.ApprovalTTL && a.PeopleOnly == b.PeopleOnly && slices.Equal(a.AlwaysAsk, b.AlwaysAsk) &&
+		a.NoSelfRegistration == b.NoSelfRegistration && slices.Equal(a.ClientHosts, b.ClientHosts)
 }
 
 // nameForm is what people may call things.
@@ -193,6 +230,11 @@ func checkWorkspace(c *catalog.Catalog, w access.Workspace) error {
 		v, err := access.ParseVerb(m.Verb)
 		if !ok || err != nil || v == access.Read || !slices.Contains(r.Ladder.Verbs(), v) {
 			bad("always_ask", "resource:verb, with a verb of the resource other than read", m.Resource+":"+m.Verb)
+		}
+	}
+	for i, h := range w.Settings.ClientHosts {
+		if u, err := url.Parse("https://" + h + "/"); err != nil || u.Hostname() != h || u.Port() != "" || h == "" || h != strings.ToLower(h) {
+			bad(fmt.Sprintf("client_hosts.%d", i), "a host name in lower case, as in claude.ai", fmt.Sprintf("%.100q", h))
 		}
 	}
 	if len(fields) > 0 {
@@ -283,8 +325,9 @@ func (d *Desk) roleOf(ctx context.Context, tx Store, workspace, user string) (ro
 	return role, owners, err
 }
 
-// RemoveUser ends a person's membership of the workspace, and revokes the keys
-// that they have made. An admin can activate those that are to be kept.
+// RemoveUser ends a person's membership of the workspace and what they granted
+// to OAuth clients, and revokes the keys that they have made. An admin can
+// activate the keys that are to be kept.
 func (d *Desk) RemoveUser(ctx context.Context, g access.Grant, email string) error {
 	if err := requirePerson(g, "manages users"); err != nil {
 		return err
@@ -298,6 +341,12 @@ func (d *Desk) RemoveUser(ctx context.Context, g access.Grant, email string) err
 			return err
 		}
 		if err := d.record(ctx, tx, g, audit.UserRemoved, u.ID, map[string]any{"email": u.Email}); err != nil {
+			return err
+		}
+		if err := eachGrant(ctx, tx, g.Workspace.ID, oauth.GrantQuery{User: u.ID, InForce: true}, func(gr oauth.Grant) error {
+			_, err := d.endGrant(ctx, tx, g, &gr, u.ID)
+			return err
+		}); err != nil {
 			return err
 		}
 		return d.revokeKeysOf(ctx, tx, g, u.ID)

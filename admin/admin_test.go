@@ -48,10 +48,11 @@ func eachWorld(t *testing.T, test func(w *world)) {
 			t.Fatal(err)
 		}
 		w := &world{t: t, db: db, clock: storagetest.NewClock()}
-		w.s, err = server.New(db, storagetest.Key, cat, server.Config{BaseURL: "https://crm.example.com",
+		w.s, err = server.New(t.Context(), db, storagetest.Key, cat, server.Config{BaseURL: "https://crm.example.com",
 			WebhookNets: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Now: w.clock.Now})
 		w.must(err)
 		w.desk = w.s.Desk
+		w.desk.RefusalTime = 0 // where it does not matter it only takes time
 		w.ws, err = w.desk.CreateWorkspace(t.Context(), "One", "Europe/Berlin")
 		w.must(err)
 		w.op = admin.OperatorGrant(w.ws)
@@ -111,7 +112,7 @@ func (w *world) key(text string) (string, access.Grant) {
 // allow checks that the secret is accepted.
 func (w *world) allow(s access.Secret) access.Grant {
 	w.t.Helper()
-	g, err := w.s.Auth.Authenticate(w.t.Context(), string(s))
+	g, err := w.s.Auth.Authenticate(w.t.Context(), string(s), "")
 	if err != nil {
 		w.t.Fatalf("got %v, want the key accepted", err)
 	}
@@ -121,7 +122,7 @@ func (w *world) allow(s access.Secret) access.Grant {
 // refused checks that the secret is refused with the words.
 func (w *world) refused(s access.Secret, words string) {
 	w.t.Helper()
-	_, err := w.s.Auth.Authenticate(w.t.Context(), string(s))
+	_, err := w.s.Auth.Authenticate(w.t.Context(), string(s), "")
 	w.denied(err, problem.Unauthorized, words)
 }
 
@@ -566,7 +567,7 @@ func TestRevokingRacesWithMaking(t *testing.T) {
 					})
 					wg.Wait()
 					for _, s := range secrets {
-						if _, err := w.s.Auth.Authenticate(w.t.Context(), string(s)); !problem.Is(err, problem.Unauthorized) {
+						if _, err := w.s.Auth.Authenticate(w.t.Context(), string(s), ""); !problem.Is(err, problem.Unauthorized) {
 							w.t.Fatalf("got %v, want the child refused with its maker", err)
 						}
 					}

@@ -306,20 +306,7 @@ func (d *Desk) checkKey(g access.Grant, k *access.Key, in KeyInput) error {
 		}
 	}
 	if in.Scopes != nil {
-		k.Scopes = nil
-		for i, text := range *in.Scopes {
-			s, err := access.ParseScope(text)
-			if err == nil {
-				err = d.Catalog.CheckScopes([]access.Scope{s})
-			}
-			if err != nil {
-				bad(fmt.Sprintf("scopes.%d", i), err.Error(), fmt.Sprintf("%.100q", text))
-				continue
-			}
-			if !slices.Contains(k.Scopes, s) {
-				k.Scopes = append(k.Scopes, s)
-			}
-		}
+		k.Scopes = d.parseScopes(*in.Scopes, bad)
 	}
 	if in.MayDecide != nil {
 		k.MayDecide = *in.MayDecide
@@ -333,12 +320,7 @@ func (d *Desk) checkKey(g access.Grant, k *access.Key, in KeyInput) error {
 	if in.Limits != nil {
 		k.Limits = *in.Limits
 	}
-	if n := k.Limits.PerMinute; n < 0 || n > 1_000_000 {
-		bad("limits.per_minute", "0 (no limit) to 1000000", fmt.Sprint(n))
-	}
-	if n := k.Limits.PerDay; n < 0 || n > 1_000_000_000 {
-		bad("limits.per_day", "0 (no limit) to 1000000000", fmt.Sprint(n))
-	}
+	checkLimits(k.Limits, bad)
 	if in.ExpiresAt != nil {
 		k.ExpiresAt = in.ExpiresAt.UTC().Truncate(time.Millisecond)
 		if !k.ExpiresAt.IsZero() && (!k.ExpiresAt.After(d.now()) || k.ExpiresAt.Year() > 9999) {
@@ -352,6 +334,35 @@ func (d *Desk) checkKey(g access.Grant, k *access.Key, in KeyInput) error {
 		return badKey(fields)
 	}
 	return mayGive(g, &old, *k)
+}
+
+// parseScopes returns the scopes, once each, and tells bad of those that are
+// none of the catalog's.
+func (d *Desk) parseScopes(texts []string, bad func(path, expected, got string)) []access.Scope {
+	var scopes []access.Scope
+	for i, text := range texts {
+		s, err := access.ParseScope(text)
+		if err == nil {
+			err = d.Catalog.CheckScopes([]access.Scope{s})
+		}
+		if err != nil {
+			bad(fmt.Sprintf("scopes.%d", i), err.Error(), fmt.Sprintf("%.100q", text))
+			continue
+		}
+		if !slices.Contains(scopes, s) {
+			scopes = append(scopes, s)
+		}
+	}
+	return scopes
+}
+
+func checkLimits(l access.Limits, bad func(path, expected, got string)) {
+	if n := l.PerMinute; n < 0 || n > 1_000_000 {
+		bad("limits.per_minute", "0 (no limit) to 1000000", fmt.Sprint(n))
+	}
+	if n := l.PerDay; n < 0 || n > 1_000_000_000 {
+		bad("limits.per_day", "0 (no limit) to 1000000000", fmt.Sprint(n))
+	}
 }
 
 // mayGive refuses g if it would give k more than it has itself, beyond what old
@@ -524,9 +535,8 @@ func (d *Desk) change(ctx context.Context, g access.Grant, id string, fn func(tx
 // at most [MaxOverlap]. A key may rotate only itself and keys that it has made:
 // otherwise it could ask in another's name and decide that itself.
 func (d *Desk) RotateKey(ctx context.Context, g access.Grant, id string, overlap time.Duration) (MadeKey, error) {
-	if overlap < 0 || overlap > MaxOverlap {
-		return MadeKey{}, &problem.Error{Kind: problem.Validation, Message: "the overlap is too long or negative", Fix: "Send 0 to 168 hours.",
-			Fields: []problem.Field{{Path: "overlap_hours", Expected: "0 to 168", Got: fmt.Sprint(overlap.Hours())}}}
+	if err := checkOverlap(overlap); err != nil {
+		return MadeKey{}, err
 	}
 	secret := access.NewSecret()
 	k, err := d.change(ctx, g, id, func(tx Store, k *access.Key) error {
@@ -554,6 +564,14 @@ func (d *Desk) RotateKey(ctx context.Context, g access.Grant, id string, overlap
 		return MadeKey{}, err
 	}
 	return MadeKey{Key: k, Secret: secret}, nil
+}
+
+func checkOverlap(overlap time.Duration) error {
+	if overlap >= 0 && overlap <= MaxOverlap {
+		return nil
+	}
+	return &problem.Error{Kind: problem.Validation, Message: "the overlap is too long or negative", Fix: "Send 0 to 168 hours.",
+		Fields: []problem.Field{{Path: "overlap_hours", Expected: "0 to 168", Got: fmt.Sprint(overlap.Hours())}}}
 }
 
 // DeleteKey removes the key with its usage history, and the keys that it has
