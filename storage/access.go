@@ -134,16 +134,55 @@ func (db *DB) CreateUser(ctx context.Context, u access.User, passwordHash string
 // UserByEmail returns a person and the hash of their password. It fails with
 // [problem.NotFound].
 func (db *DB) UserByEmail(ctx context.Context, email string) (access.User, string, error) {
-	var u access.User
-	var hash string
-	var created int64
-	err := db.q.QueryRowContext(ctx, `SELECT id, email, name, password, created FROM users WHERE email = $1`, strings.ToLower(email)).
-		Scan(&u.ID, &u.Email, &u.Name, &hash, &created)
+	u, hash, err := scanUser(db.q.QueryRowContext(ctx, `SELECT `+userColumns+` FROM users WHERE email = $1`, strings.ToLower(email)))
 	if errors.Is(err, sql.ErrNoRows) {
 		return u, "", problem.Errorf(problem.NotFound, "there is no user with the e-mail address %q", email)
 	}
-	u.CreatedAt = at(created)
 	return u, hash, err
+}
+
+// UserByID returns a person and the hash of their password. It fails with
+// [problem.NotFound].
+func (db *DB) UserByID(ctx context.Context, id string) (u access.User, passwordHash string, err error) {
+	u, passwordHash, err = scanUser(db.q.QueryRowContext(ctx, `SELECT `+userColumns+` FROM users WHERE id = $1`, id))
+	if errors.Is(err, sql.ErrNoRows) {
+		return u, "", problem.Errorf(problem.NotFound, "there is no user %q", id)
+	}
+	return u, passwordHash, err
+}
+
+const userColumns = `id, email, name, password, created`
+
+// scanUser scans userColumns.
+func scanUser(row scanner) (u access.User, passwordHash string, err error) {
+	var created int64
+	err = row.Scan(&u.ID, &u.Email, &u.Name, &passwordHash, &created)
+	u.CreatedAt = at(created)
+	return u, passwordHash, err
+}
+
+// Memberships returns the workspaces that the user belongs to, ordered by name
+// and id.
+func (db *DB) Memberships(ctx context.Context, user string) ([]access.Membership, error) {
+	rows, err := db.q.QueryContext(ctx, `SELECT `+workspaceColumns+`, m.role FROM members m
+		JOIN workspaces w ON w.id = m.workspace WHERE m.user_id = $1 ORDER BY w.name, w.id`, user)
+	if err != nil {
+		return nil, fmt.Errorf("memberships: %w", err)
+	}
+	defer rows.Close()
+	found := []access.Membership{}
+	for rows.Next() {
+		var r workspaceRow
+		var m access.Membership
+		if err := rows.Scan(append(r.into(), &m.Role)...); err != nil {
+			return nil, err
+		}
+		if m.Workspace, err = r.value(); err != nil {
+			return nil, err
+		}
+		found = append(found, m)
+	}
+	return found, rows.Err()
 }
 
 // SetPassword stores a new hash of the user's password.
@@ -262,7 +301,7 @@ func (r *keyRow) value() (access.Key, error) {
 // the key's last change.
 func (db *DB) KeyBySecret(ctx context.Context, hash string) (access.Shown, error) {
 	var superseded int64
-	var v versioned
+	var v keyVersions
 	err := db.q.QueryRowContext(ctx, `SELECT s.expires, k.version, w.version FROM key_secrets s
 		JOIN keys k ON k.id = s.key_id AND k.workspace = s.workspace
 		JOIN workspaces w ON w.id = s.workspace
@@ -273,13 +312,13 @@ func (db *DB) KeyBySecret(ctx context.Context, hash string) (access.Shown, error
 	if err != nil {
 		return access.Shown{}, fmt.Errorf("look up key: %w", err)
 	}
-	shown, ok := db.decoded.of(hash, v.key, v.workspace)
+	shown, ok := db.keys.get(hash, v)
 	if !ok {
 		if shown, err = db.decodeKey(ctx, hash, &v); err != nil {
 			return shown, err
 		}
-		if v.shown = shown; db.tx == nil { // what a transaction sees may be undone
-			db.decoded.put(hash, v)
+		if db.tx == nil { // what a transaction sees may be undone
+			db.keys.put(hash, v, shown)
 		}
 	}
 	shown.Superseded = at(superseded)
@@ -287,7 +326,7 @@ func (db *DB) KeyBySecret(ctx context.Context, hash string) (access.Shown, error
 }
 
 // decodeKey reads all of a key and its workspace, with their versions.
-func (db *DB) decodeKey(ctx context.Context, hash string, v *versioned) (shown access.Shown, err error) {
+func (db *DB) decodeKey(ctx context.Context, hash string, v *keyVersions) (shown access.Shown, err error) {
 	var k keyRow
 	var w workspaceRow
 	into := append(append(k.into(), w.into()...), &v.key, &v.workspace)
@@ -437,7 +476,7 @@ func (db *DB) RotateKey(ctx context.Context, k access.Key, hash string, until, n
 // ChildKeys returns the ids of the keys that the key has made, and those that
 // they have made.
 func (db *DB) ChildKeys(ctx context.Context, workspace, id string) ([]string, error) {
-	rows, err := db.q.QueryContext(ctx, `WITH RECURSIVE children (id) AS (
+	ids, err := db.column(ctx, `WITH RECURSIVE children (id) AS (
 			SELECT k.id FROM keys k WHERE k.workspace = $1 AND k.parent = $2 AND k.parent <> ''
 			UNION
 			SELECT k.id FROM keys k JOIN children c ON k.parent = c.id WHERE k.workspace = $1 AND k.parent <> ''
@@ -445,16 +484,7 @@ func (db *DB) ChildKeys(ctx context.Context, workspace, id string) ([]string, er
 	if err != nil {
 		return nil, fmt.Errorf("keys made by %s: %w", id, err)
 	}
-	defer rows.Close()
-	var ids []string
-	for rows.Next() {
-		var id string
-		if err := rows.Scan(&id); err != nil {
-			return nil, err
-		}
-		ids = append(ids, id)
-	}
-	return ids, rows.Err()
+	return ids, nil
 }
 
 // DeleteKey removes the key with its secrets and its usage history.
@@ -480,7 +510,8 @@ func (db *DB) DeleteKey(ctx context.Context, workspace, id string) error {
 	})
 }
 
-// AddUsage adds the counts to what is stored, and notes the last uses.
+// AddUsage adds the counts to what is stored, and notes the last uses with the
+// keys and grants.
 func (db *DB) AddUsage(ctx context.Context, counts []access.Count, last []access.LastUse) error {
 	// In one order, so that two nodes do not wait for each other.
 	counts, last = slices.Clone(counts), slices.Clone(last)
@@ -518,7 +549,11 @@ func (db *DB) AddUsage(ctx context.Context, counts []access.Count, last []access
 			counts = counts[n:]
 		}
 		for _, l := range last {
-			if _, err := tx.q.ExecContext(ctx, `UPDATE keys SET last_used = $3, last_used_for = $4 WHERE workspace = $1 AND id = $2 AND last_used < $3`,
+			note := `UPDATE keys SET last_used = $3, last_used_for = $4 WHERE workspace = $1 AND id = $2 AND last_used < $3`
+			if strings.HasPrefix(l.Credential, "grt_") {
+				note = `UPDATE oauth_grants SET last_used = $3, last_used_for = $4 WHERE workspace = $1 AND id = $2 AND last_used < $3`
+			}
+			if _, err := tx.q.ExecContext(ctx, note,
 				l.Workspace, l.Credential, ms(l.At), l.Action); err != nil {
 				return fmt.Errorf("note last use: %w", err)
 			}

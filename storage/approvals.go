@@ -167,22 +167,13 @@ func (db *DB) CreateApproval(ctx context.Context, a approvals.Approval, since ti
 // SupersededBy returns the pending approvals by which the credential of a asked
 // for the same earlier.
 func (db *DB) SupersededBy(ctx context.Context, a approvals.Approval) ([]string, error) {
-	rows, err := db.q.QueryContext(ctx, `SELECT id FROM approvals
+	ids, err := db.column(ctx, `SELECT id FROM approvals
 		WHERE workspace = $1 AND credential = $2 AND dedupe = $3 AND status = 'pending' AND id <> $4`,
 		a.Workspace, a.By.ID, a.DedupeKey, a.ID)
 	if err != nil {
 		return nil, fmt.Errorf("approvals that %s supersedes: %w", a.ID, err)
 	}
-	defer rows.Close()
-	var ids []string
-	for rows.Next() {
-		var id string
-		if err := rows.Scan(&id); err != nil {
-			return nil, err
-		}
-		ids = append(ids, id)
-	}
-	return ids, rows.Err()
+	return ids, nil
 }
 
 // Approval returns one approval. It fails with [problem.NotFound].

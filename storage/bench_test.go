@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"trustpager/access"
 	"trustpager/approvals"
 	"trustpager/catalog"
 	"trustpager/storage"
@@ -48,6 +49,18 @@ func BenchmarkKeyBySecret(b *testing.B) {
 		_, s := key(b, db, "wsp_1", "key_1")
 		for b.Loop() {
 			if _, err := db.KeyBySecret(b.Context(), s.Hash()); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+func BenchmarkDelegation(b *testing.B) {
+	eachBench(b, func(b *testing.B, db *storage.DB) {
+		person(b, db, "wsp_1", "usr_1", access.Owner)
+		connect(b, db, "wsp_1", "cli_1", "usr_1", "1")
+		for b.Loop() {
+			if _, _, err := db.Delegation(b.Context(), "wsp_1", "fam_1"); err != nil {
 				b.Fatal(err)
 			}
 		}

@@ -26,6 +26,7 @@ import (
 	"sync"
 	"time"
 
+	"trustpager/access"
 	"trustpager/audit"
 	"trustpager/problem"
 	"trustpager/secret"
@@ -49,7 +50,10 @@ type shared struct {
 	key      secret.Key
 	auditKey []byte
 
-	decoded decoded
+	now func() time.Time
+
+	keys        memory[keyVersions, access.Shown]
+	delegations memory[delegationVersions, access.Delegation]
 
 	mu       sync.Mutex
 	watchers map[*watcher]struct{}
@@ -116,14 +120,18 @@ func (db *DB) saveWords(ctx context.Context, q queryer, tx *txState) error {
 
 // Options say how a database is opened.
 type Options struct {
-	Key       secret.Key // seals secrets and the audit log
-	NoMigrate bool       // fail instead of migrating
+	Key       secret.Key       // seals secrets and the audit log
+	NoMigrate bool             // fail instead of migrating
+	Now       func() time.Time // tells which keys have expired; time.Now if nil
 }
 
 // Open opens the database that url names, a file's path or a postgres:// URL,
 // and brings its tables up to date.
 func Open(ctx context.Context, url string, opts Options) (*DB, error) {
-	s := &shared{key: opts.Key, auditKey: opts.Key.Derive("audit"), watchers: map[*watcher]struct{}{}}
+	s := &shared{key: opts.Key, auditKey: opts.Key.Derive("audit"), now: opts.Now, watchers: map[*watcher]struct{}{}}
+	if s.now == nil {
+		s.now = time.Now
+	}
 	background, stop := context.WithCancel(context.Background())
 	s.stop = stop
 	db := &DB{shared: s}
@@ -388,4 +396,22 @@ func affected(r sql.Result, err error) (int64, error) {
 		return 0, err
 	}
 	return r.RowsAffected()
+}
+
+// column returns the only column of the rows that a query finds.
+func (db *DB) column(ctx context.Context, query string, args ...any) ([]string, error) {
+	rows, err := db.q.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var found []string
+	for rows.Next() {
+		var s string
+		if err := rows.Scan(&s); err != nil {
+			return nil, err
+		}
+		found = append(found, s)
+	}
+	return found, rows.Err()
 }

@@ -36,6 +36,14 @@ type dialect struct {
 	matchTerms                               func([]string) string // the parameter's value: each word begins some word
 }
 
+// lockOnly is lockRow for the rows of one table of a join.
+func (d *dialect) lockOnly(table string) string {
+	if d.lockRow == "" {
+		return ""
+	}
+	return d.lockRow + " OF " + table
+}
+
 // fts5Match returns the FTS5 query that finds all words as prefixes.
 func fts5Match(words []string) string {
 	var b strings.Builder

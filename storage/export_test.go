@@ -55,7 +55,7 @@ const IndexMarks = indexMarks
 const ReindexBatch = reindexBatch
 
 // Versions is how many migrations there are.
-const Versions = 8
+const Versions = 9
 
 // WaitQueued waits until n transactions wait for SQLite's writer.
 func (db *DB) WaitQueued(t testing.TB, n int) {
@@ -74,4 +74,13 @@ func (db *DB) CutNow() { db.writer.q.conn.Close() }
 func (db *DB) Touch(ctx context.Context, workspace, resource, id string) error {
 	_, err := db.q.ExecContext(ctx, `UPDATE records SET version = version + 1 WHERE workspace = $1 AND resource = $2 AND id = $3`, workspace, resource, id)
 	return err
+}
+
+// PurgeLocked removes a client as PurgeClients does when it has locked it.
+func (db *DB) PurgeLocked(ctx context.Context, id string, before time.Time) (gone bool, err error) {
+	err = db.step(ctx, func(tx *DB) error {
+		gone, err = tx.purgeClient(ctx, id, before)
+		return err
+	})
+	return gone, err
 }

@@ -14,6 +14,8 @@ import (
 	"trustpager/audit"
 	"trustpager/catalog"
 	"trustpager/jobs"
+	"trustpager/oauth"
+	"trustpager/problem"
 	"trustpager/storage"
 	"trustpager/storage/storagetest"
 	"trustpager/webhook"
@@ -23,12 +25,16 @@ import (
 // are for the operator and the server itself, which see all.
 var notOfAWorkspace = []string{
 	"BaseURL", "SetBaseURL", "Close", "Engine", "Ping", "Reindex", "Savepoint", "Watch", // the database as a whole
-	"CreateUser", "UserByEmail", "SetPassword", // people, who may be in several workspaces
+	"CreateUser", "UserByEmail", "UserByID", "SetPassword", "Memberships", // people, who may be in several workspaces
+	"Session", "CreateSession", "UpdateSession", "DeleteSession", // theirs
 	"CreateWorkspace", "Workspaces", // the operator's
-	"KeyBySecret",                                                                  // finds the workspace
+	"KeyBySecret", "Code", "TakeCode", "RefreshToken", "SpendRefreshToken", "CountSibling", "ProlongRefreshToken", // find the workspace by a hash
+	"Client", "SaveDocumentClient", // clients that all workspaces may know
+	"LockConsent",                  // tells and changes nothing
+	"SigningKeys", "AddSigningKey", // the server's
 	"ClaimJobs", "NextJobDue", "JobsPaused", "PauseJobs", "ResumeJobs", "DeadJobs", // the runner's
-	"PurgeRequests", "PurgeIdempotencyKeys", "PurgeDeadJobs", "PurgeDeliveries", // the clean-up's
-	"Raw", "Rows", "ListQuery", "Setting", "SetSetting", "CutWriter", "CutNow", "WaitQueued", "Touch", // of these tests
+	"PurgeRequests", "PurgeIdempotencyKeys", "PurgeDeadJobs", "PurgeDeliveries", "PurgeClients", "PurgeUnconsented", "PurgeTokens", "PurgeSessions", // the clean-up's
+	"Raw", "Rows", "ListQuery", "Setting", "SetSetting", "CutWriter", "CutNow", "WaitQueued", "Touch", "PurgeLocked", // of these tests
 }
 
 // seen returns an error if a read has found something.
@@ -120,7 +126,7 @@ var crossings = map[string]crossing{
 	},
 	"AddUsage": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
 		return db.AddUsage(ctx, []access.Count{{Workspace: other, Credential: w.key.ID, Hour: now, Action: "a", Outcome: access.OutcomeOK, N: 7}},
-			[]access.LastUse{{Workspace: other, Credential: w.key.ID, At: now.Add(time.Hour), Action: "a"}})
+			[]access.LastUse{{Workspace: other, Credential: w.key.ID, At: now.Add(time.Hour), Action: "a"}, {Workspace: other, Credential: "grt_1", At: now.Add(time.Hour), Action: "a"}})
 	},
 	"UsedSince": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
 		got, err := db.UsedSince(ctx, other, w.key.ID, time.Time{})
@@ -310,6 +316,107 @@ var crossings = map[string]crossing{
 	"BuryDelivery": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
 		return db.BuryDelivery(ctx, other, "msg_1", "r")
 	},
+	"CreateClient": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		if err := db.CreateClient(ctx, oauth.Client{ID: "cli_1", Workspace: other}); !problem.Is(err, problem.Conflict) {
+			return fmt.Errorf("it has stored a client with an id that is taken: %v", err)
+		}
+		return nil
+	},
+	"UpdateClient": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		return seen(db.UpdateClient(ctx, oauth.Client{ID: "cli_1", Workspace: other, Name: "changed"}), "an update")
+	},
+	"ClientOf": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		for _, id := range []string{"cli_1", "cli_all"} {
+			got, _, err := db.ClientOf(ctx, other, id, true)
+			if err := seen(err, got.ID); err != nil {
+				return err
+			}
+		}
+		return nil
+	},
+	"Clients": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.Clients(ctx, other, "", 10)
+		return seen(err, got)
+	},
+	"EnsurePolicy": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.EnsurePolicy(ctx, oauth.Policy{Workspace: other, Client: "cli_all"})
+		if err == nil && len(got.Ceiling) > 0 {
+			return fmt.Errorf("it has found the other's policy: %+v", got)
+		}
+		if err == nil {
+			got, err = db.EnsurePolicy(ctx, oauth.Policy{Workspace: other, Client: "cli_1"})
+			return seen(err, got.Client)
+		}
+		return err
+	},
+	"Policy": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.Policy(ctx, other, "cli_1")
+		return seen(err, got.Client)
+	},
+	"UpdatePolicy": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		return seen(db.UpdatePolicy(ctx, oauth.Policy{Workspace: other, Client: "cli_1"}), "an update")
+	},
+	"RemoveClient": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		for _, id := range []string{"cli_1", "cli_all"} {
+			if err := seen(db.RemoveClient(ctx, other, id), "a removal"); err != nil {
+				return err
+			}
+		}
+		return nil
+	},
+	"GrantOf": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.GrantOf(ctx, other, "cli_1", w.user)
+		return seen(err, got.ID)
+	},
+	"SaveGrant": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.SaveGrant(ctx, oauth.Grant{ID: "grt_other", Workspace: other, Client: "cli_all", User: w.user})
+		if err == nil && got.ID != "grt_other" {
+			return fmt.Errorf("it has found the other's grant: %+v", got)
+		}
+		if err == nil {
+			got, err = db.SaveGrant(ctx, oauth.Grant{ID: "grt_x", Workspace: other, Client: "cli_1", User: w.user})
+			return seen(err, got.ID)
+		}
+		return err
+	},
+	"Grant": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.Grant(ctx, other, "grt_1", true)
+		return seen(err, got.ID)
+	},
+	"Grants": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.Grants(ctx, other, oauth.GrantQuery{User: w.user, Client: "cli_1", Limit: 10})
+		return seen(err, got)
+	},
+	"SetGrantScopes": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		return seen(db.SetGrantScopes(ctx, other, "grt_1", nil), "an update")
+	},
+	"RevokeGrant": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		return seen(db.RevokeGrant(ctx, other, "grt_1", now), "a change")
+	},
+	"CreateCode": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		return seen(db.CreateCode(ctx, oauth.AuthorizationCode{Hash: "code other", Workspace: other, Client: "cli_1", Grant: "grt_1"}), "a code for the other's grant")
+	},
+	"CreateFamily": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		return seen(db.CreateFamily(ctx, oauth.Family{ID: "fam_other", Workspace: other, Grant: "grt_1"}), "a family of the other's grant")
+	},
+	"Family": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.Family(ctx, other, "fam_1")
+		return seen(err, got.ID)
+	},
+	"RevokeFamily": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		return seen(db.RevokeFamily(ctx, other, "fam_1", now), "a change")
+	},
+	"CreateRefreshToken": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		return seen(db.CreateRefreshToken(ctx, oauth.RefreshToken{Hash: "token other", Workspace: other, Family: "fam_1", ExpiresAt: now.Add(99 * time.Hour)}), "a token of the other's family")
+	},
+	"Delegation": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, alive, err := db.Delegation(ctx, other, "fam_1")
+		return seen(err, got.ID, alive)
+	},
+	"DelegationOf": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.DelegationOf(ctx, other, "grt_1")
+		return seen(err, got.ID)
+	},
 	"ReviveDelivery": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
 		got, err := db.ReviveDelivery(ctx, other, "msg_2", now)
 		return seen(err, got.ID)
@@ -350,18 +457,25 @@ func fill(t *testing.T, db *storage.DB, id string) *filled {
 		must(t, db.EnqueueJob(ctx, *j))
 	}
 	w.leased = claimOne(t, db, "leased", "token", 0)
+	connect(t, db, id, "cli_1", w.user, "1")
+	must(t, db.CreateClient(ctx, oauth.Client{ID: "cli_all", Origin: oauth.Dynamic, CreatedAt: now}))
+	_, err = db.EnsurePolicy(ctx, oauth.Policy{Workspace: id, Client: "cli_all", Ceiling: w.key.Scopes, CreatedAt: now})
+	must(t, err)
 	setEndpoint(t, db, "wh_1", id, "key_1", "https://alpha/", "s")
 	insertDelivery(t, db, webhook.Delivery{ID: "msg_1", Workspace: id, Endpoint: "wh_1", Owner: "key_1", Event: webhook.Test, Body: []byte("{}")})
 	insertDelivery(t, db, webhook.Delivery{ID: "msg_2", Workspace: id, Endpoint: "wh_1", Owner: "key_1", Event: webhook.Test, Body: []byte("{}"), State: jobs.Dead})
 	return w
 }
 
+// serverTables are those whose rows are of no workspace.
+var serverTables = []string{"jobs_paused", "settings", "oauth_signing_keys", "sessions"}
+
 func TestNoMethodReachesIntoAnotherWorkspace(t *testing.T) {
 	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
 		w := fill(t, db, "wsp_1")
 		before := dump(t, db, "wsp_1")
 		for _, table := range tables {
-			if table != "jobs_paused" && table != "settings" && !strings.Contains(before, table+" ") {
+			if !slices.Contains(serverTables, table) && !strings.Contains(before, table+" ") {
 				t.Errorf("the first workspace has no row in %s, so nothing is proved of it", table)
 			}
 		}

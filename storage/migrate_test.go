@@ -72,8 +72,11 @@ func TestOlderFileIsCopiedBeforeItIsMigrated(t *testing.T) {
 	db := storagetest.Open(t, path)
 	ctx := t.Context()
 	workspace(t, db, "wsp_1")
-	// As it was before the last two migrations.
-	for _, q := range []string{"DROP TABLE settings", "DROP INDEX records_updated", "DROP INDEX approvals_bodies", "DROP TRIGGER audit_entries_no_replace",
+	// As it was before the last three migrations.
+	for _, table := range []string{"oauth_refresh_tokens", "oauth_families", "oauth_codes", "oauth_grants", "oauth_policies", "oauth_clients", "oauth_signing_keys", "sessions"} {
+		must(t, db.Raw(ctx, "DROP TABLE "+table))
+	}
+	for _, q := range []string{"DROP INDEX members_user", "DROP TABLE settings", "DROP INDEX records_updated", "DROP INDEX approvals_bodies", "DROP TRIGGER audit_entries_no_replace",
 		"ALTER TABLE audit_heads DROP COLUMN mac", "DELETE FROM goose_db_version WHERE version_id >= 7"} {
 		must(t, db.Raw(ctx, q))
 	}

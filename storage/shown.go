@@ -1,43 +1,46 @@
 package storage
 
-import (
-	"sync"
+import "sync"
 
-	"trustpager/access"
-)
-
-// decoded remembers what the rows of a key and of its workspace say, by the
-// hash of the secret, so that a request reads only the rows' versions and
+// A memory remembers what the rows behind a credential say, by a name of the
+// credential, so that a request reads only the rows' versions, of type V, and
 // decodes them again when one has moved. The versions are read with every
-// request, and every statement that changes what a key may do moves one, so a
-// change still holds from the next request on, on every node. It is safe for
-// concurrent use.
-type decoded struct {
-	mu    sync.RWMutex
-	shown map[string]versioned
+// request, and every statement that changes what a credential may do moves one,
+// so a change still holds from the next request on, on every node. Nobody
+// changes what it holds. It is safe for concurrent use.
+type memory[V comparable, T any] struct {
+	mu sync.RWMutex
+	of map[string]remembered[V, T]
 }
 
-// versioned is what was shown under two versions.
-type versioned struct {
-	key, workspace int64
-	shown          access.Shown
+// remembered is what was decoded under the versions.
+type remembered[V comparable, T any] struct {
+	versions V
+	value    T
 }
 
-// maxDecoded bounds how many keys are remembered; then it begins anew.
+// maxDecoded bounds how many credentials a memory holds; then it begins anew.
 const maxDecoded = 20_000
 
-func (d *decoded) of(hash string, key, workspace int64) (access.Shown, bool) {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	v, ok := d.shown[hash]
-	return v.shown, ok && v.key == key && v.workspace == workspace
+func (m *memory[V, T]) get(name string, versions V) (T, bool) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	r, ok := m.of[name]
+	return r.value, ok && r.versions == versions
 }
 
-func (d *decoded) put(hash string, v versioned) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.shown == nil || len(d.shown) >= maxDecoded {
-		d.shown = map[string]versioned{}
+func (m *memory[V, T]) put(name string, versions V, value T) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.of == nil || len(m.of) >= maxDecoded {
+		m.of = map[string]remembered[V, T]{}
 	}
-	d.shown[hash] = v
+	m.of[name] = remembered[V, T]{versions, value}
 }
+
+// keyVersions are the versions of the rows that say what a key may do.
+type keyVersions struct{ key, workspace int64 }
+
+// delegationVersions are the versions of the rows that say what an OAuth
+// credential may do.
+type delegationVersions struct{ grant, policy, client, workspace int64 }

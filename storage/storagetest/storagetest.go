@@ -50,7 +50,13 @@ func EachURL(t *testing.T, test func(t *testing.T, url string)) {
 // Open opens the database that url names, and closes it with the test.
 func Open(t testing.TB, url string) *storage.DB {
 	t.Helper()
-	db, err := storage.Open(t.Context(), url, storage.Options{Key: Key})
+	return OpenAt(t, url, nil)
+}
+
+// OpenAt is [Open] with a clock, time.Now if nil.
+func OpenAt(t testing.TB, url string, now func() time.Time) *storage.DB {
+	t.Helper()
+	db, err := storage.Open(t.Context(), url, storage.Options{Key: Key, Now: now})
 	if err != nil {
 		t.Fatal(err)
 	}
