@@ -51,6 +51,8 @@ func targets(t *testing.T, s *servertest.Server) []target {
 	ids["keys"] = s.AgentID
 	ids["approvals"] = s.Do("POST", "/v1/contacts", s.Agent, `{"first_name":"Waiting"}`).Want(t, 202).Text("approval.id")
 	s.Do("PATCH", "/v1/keys/"+s.AgentID, s.Full, `{"webhook_url":"http://127.0.0.1:65000/"}`).Want(t, 200)
+	ids["clients"] = s.Do("POST", "/v1/clients", s.Full, `{"name":"Agent","redirect_uris":["https://client.example.com/callback"],"webhook_url":"http://127.0.0.1:65000/"}`).Want(t, 201).Text("data.id")
+	ids["grants"] = consent(t, s, ids["clients"], "ada@example.com", "contacts:read")
 	ids["deliveries"] = s.Do("POST", "/v1/keys/"+s.AgentID+"/webhook/test", s.Full, "").Want(t, 202).Text("data.id")
 
 	type schema struct {
@@ -308,7 +310,9 @@ func TestUnknownIDsAreNotFound(t *testing.T) {
 				parts[3] = id
 				body := map[string]string{"reject": `{"reason":"no"}`, "extend_approval": `{"until":"2026-03-05T10:00:00Z"}`, "move_deal": `{"stage":"New"}`,
 					"link_contact_to_customer": `{"customer_id":"cus_00000000000000000000000000"}`}[to.name]
-				if to.method == "PATCH" {
+				if to.name == "update_grant" {
+					body = `{"scopes":[]}`
+				} else if to.method == "PATCH" {
 					body = `{"name":"x"}`
 					for _, sample := range samples {
 						if sample.resource == parts[2] {

@@ -60,7 +60,9 @@ func scopeNames(scopes []access.Scope) []string {
 type (
 	identity struct {
 		Kind       access.Kind       `json:"kind"`
-		Key        keyIdentity       `json:"key"`
+		Key        *keyIdentity      `json:"key,omitempty"`    // of kind key
+		Client     *clientIdentity   `json:"client,omitempty"` // of kind oauth
+		User       *userIdentity     `json:"user,omitempty"`   // whom the client acts for
 		Workspace  workspaceIdentity `json:"workspace"`
 		FullAccess bool              `json:"full_access"`
 		MayDecide  bool              `json:"may_decide"`
@@ -73,6 +75,16 @@ type (
 		Name      string    `json:"name"`
 		Last4     string    `json:"last4"`
 		ExpiresAt time.Time `json:"expires_at,omitzero"`
+	}
+
+	clientIdentity struct {
+		ID    string `json:"id"`
+		Name  string `json:"name"`
+		Grant string `json:"grant"` // the credential
+	}
+
+	userIdentity struct {
+		ID string `json:"id"`
 	}
 
 	workspaceIdentity struct {
@@ -88,13 +100,19 @@ func (api *API) me(c *call) error {
 	if err := c.empty(); err != nil {
 		return err
 	}
-	k, w := c.g.Key, c.g.Workspace
-	return data(c, http.StatusOK, identity{
-		Kind:       c.g.Principal.Kind,
-		Key:        keyIdentity{k.ID, k.Name, k.Last4, k.ExpiresAt},
-		Workspace:  workspaceIdentity{w.ID, w.Name, w.Plan, w.TimeZone},
-		FullAccess: k.FullAccess, MayDecide: c.g.MayDecide, Scopes: scopeNames(k.Scopes), Limits: c.g.Limits,
-	})
+	w := c.g.Workspace
+	me := identity{Kind: c.g.Principal.Kind, Workspace: workspaceIdentity{w.ID, w.Name, w.Plan, w.TimeZone}, MayDecide: c.g.MayDecide, Limits: c.g.Limits}
+	if k := c.g.Key; k != nil {
+		me.Key = &keyIdentity{k.ID, k.Name, k.Last4, k.ExpiresAt}
+		me.FullAccess, me.Scopes = k.FullAccess, scopeNames(k.Scopes)
+	} else {
+		me.Client = &clientIdentity{c.g.Principal.Client, c.g.Principal.Name, c.g.Principal.ID}
+		if u := c.g.Principal.User; u != "" {
+			me.User = &userIdentity{u}
+		}
+		me.Scopes = scopeNames(api.Catalog.ScopesOf(c.g.Rights))
+	}
+	return data(c, http.StatusOK, me)
 }
 
 func (api *API) listKeys(c *call) error {
@@ -139,26 +157,33 @@ func (c *call) once() error {
 		return nil
 	}
 	return problem.Errorf(problem.Validation, "Idempotency-Key is not possible here: the answer holds a secret that is shown only once").
-		WithFix("Send the request without it. If an answer was lost, list the keys to see what was done, and delete or rotate the key.")
+		WithFix("Send the request without it. If an answer was lost, read the list to see what was done, and delete or rotate what was made.")
 }
 
-func (api *API) replyKey(c *call, status int, made admin.MadeKey) error {
+func (api *API) replyKey(c *call, status int, made admin.MadeKey) (err error) {
 	v := api.keyView(made.Key)
-	v.Secret = string(made.Secret)
-	if made.WebhookSecret != nil {
-		v.WebhookSecret = made.WebhookSecret.Text()
-	}
-	e, err := api.Desk.Webhook(c.r.Context(), c.g, made.Key.ID)
-	switch {
-	case err == nil:
-		v.Webhook = &e
-	case problem.Is(err, problem.NotFound):
-	case v.Secret == "" && v.WebhookSecret == "":
+	v.Secret, v.WebhookSecret = string(made.Secret), made.WebhookSecret.Text()
+	if v.Webhook, err = webhookOf(c, api.Desk.Webhook, made.Key.ID, v.Secret+v.WebhookSecret != ""); err != nil {
 		return err
-	default:
-		problem.Report(c.r.Context(), err) // the secrets are shown now or never
 	}
 	return data(c, status, v)
+}
+
+// webhookOf returns the webhook that read finds, nil if there is none. With
+// secrets in the answer, which are shown now or never, a fault only goes to the
+// log.
+func webhookOf(c *call, read func(context.Context, access.Grant, string) (webhook.Endpoint, error), id string, secrets bool) (*webhook.Endpoint, error) {
+	e, err := read(c.r.Context(), c.g, id)
+	switch {
+	case err == nil:
+		return &e, nil
+	case problem.Is(err, problem.NotFound):
+		return nil, nil
+	case secrets:
+		problem.Report(c.r.Context(), err)
+		return nil, nil
+	}
+	return nil, err
 }
 
 func (api *API) key(c *call) error {
@@ -249,15 +274,20 @@ func (o overlap) duration() (time.Duration, error) {
 	return time.Duration(o.Hours * float64(time.Hour)), nil
 }
 
-func (api *API) rotateKey(c *call) error {
+// overlap returns the overlap that the body asks for, or the one that is usual.
+func (c *call) overlap(usual time.Duration) (time.Duration, error) {
 	if err := c.once(); err != nil {
-		return err
+		return 0, err
 	}
-	var in overlap
+	in := overlap{Hours: usual.Hours()}
 	if err := c.decode(&in); err != nil {
-		return err
+		return 0, err
 	}
-	overlap, err := in.duration()
+	return in.duration()
+}
+
+func (api *API) rotateKey(c *call) error {
+	overlap, err := c.overlap(0)
 	if err != nil {
 		return err
 	}
@@ -268,34 +298,33 @@ func (api *API) rotateKey(c *call) error {
 	return api.replyKey(c, http.StatusOK, made)
 }
 
-func (api *API) rotateWebhook(c *call) error {
-	if err := c.once(); err != nil {
-		return err
+// rotateWebhook answers with the new secret of a webhook that do rotates.
+func rotateWebhook(do func(context.Context, access.Grant, string, time.Duration) (webhook.Secret, error)) func(*call) error {
+	return func(c *call) error {
+		overlap, err := c.overlap(webhook.DefaultOverlap)
+		if err != nil {
+			return err
+		}
+		secret, err := do(c.r.Context(), c.g, c.r.PathValue("id"), overlap)
+		if err != nil {
+			return err
+		}
+		return data(c, http.StatusOK, webhookSecret{secret.Text()})
 	}
-	in := overlap{Hours: webhook.DefaultOverlap.Hours()}
-	if err := c.decode(&in); err != nil {
-		return err
-	}
-	overlap, err := in.duration()
-	if err != nil {
-		return err
-	}
-	secret, err := api.Desk.RotateWebhook(c.r.Context(), c.g, c.r.PathValue("id"), overlap)
-	if err != nil {
-		return err
-	}
-	return data(c, http.StatusOK, webhookSecret{secret.Text()})
 }
 
-func (api *API) testWebhook(c *call) error {
-	if err := c.empty(); err != nil {
-		return err
+// testWebhook answers with the test delivery that do sends.
+func testWebhook(do func(context.Context, access.Grant, string) (webhook.Delivery, error)) func(*call) error {
+	return func(c *call) error {
+		if err := c.empty(); err != nil {
+			return err
+		}
+		d, err := do(c.r.Context(), c.g, c.r.PathValue("id"))
+		if err != nil {
+			return err
+		}
+		return data(c, http.StatusAccepted, d)
 	}
-	d, err := api.Desk.TestWebhook(c.r.Context(), c.g, c.r.PathValue("id"))
-	if err != nil {
-		return err
-	}
-	return data(c, http.StatusAccepted, d)
 }
 
 func (api *API) keyUsage(c *call) error {
@@ -398,24 +427,34 @@ func decodeKeyPatch(b []byte, in *admin.KeyInput) error {
 	if err := strictjson.Decode(b, in); err != nil {
 		return err
 	}
-	var members map[string]json.RawMessage
-	if len(b) > 0 {
-		if err := json.Unmarshal(b, &members); err != nil {
-			return fmt.Errorf("decode the patch of a key: %w", err)
-		}
+	members, err := patched(b)
+	if err != nil {
+		return err
 	}
 	if members["limits"] == nil {
 		in.Limits = nil
 	}
-	null := func(name string) bool { return string(members[name]) == "null" }
-	if null("expires_at") {
+	if isNull(members["expires_at"]) {
 		in.ExpiresAt = &time.Time{}
 	}
-	if null("webhook_url") {
+	if isNull(members["webhook_url"]) {
 		in.WebhookURL = new(string)
 	}
-	if null("scopes") {
+	if isNull(members["scopes"]) {
 		in.Scopes = &[]string{}
 	}
 	return nil
 }
+
+// patched returns the members of a merge patch.
+func patched(b []byte) (members map[string]json.RawMessage, err error) {
+	if len(b) == 0 {
+		return nil, nil
+	}
+	if err := json.Unmarshal(b, &members); err != nil {
+		return nil, fmt.Errorf("decode the patch: %w", err)
+	}
+	return members, nil
+}
+
+func isNull(value json.RawMessage) bool { return string(value) == "null" }

@@ -21,6 +21,7 @@ import (
 	"trustpager/approvals"
 	"trustpager/audit"
 	"trustpager/catalog"
+	"trustpager/oauth"
 	"trustpager/origin"
 	"trustpager/problem"
 	"trustpager/strictjson"
@@ -45,6 +46,7 @@ type API struct {
 	Usage   *access.Usage
 	Audit   AuditStore
 	Origin  *origin.Guard // names of this server, and pages that may call it
+	BaseURL string        // of this server, without a slash at the end: the resource that access tokens are for
 	Now     func() time.Time
 }
 
@@ -142,6 +144,7 @@ type call struct {
 	g       access.Grant
 	values  url.Values     // of the query string
 	outcome access.Outcome // how a request that did not fail is counted
+	needed  access.Scope   // the least that the action needs, zero if it is no action
 }
 
 // handle authenticates and counts a request, and lets fn answer it.
@@ -152,11 +155,11 @@ func (api *API) handle(name string, fn func(*call) error) http.Handler {
 		// Several headers are none: who checks one and uses another is fooled.
 		token, err := access.BearerToken(strings.Join(r.Header.Values("Authorization"), ", "))
 		if err == nil {
-			c.g, err = api.Auth.Authenticate(r.Context(), token)
+			c.g, err = api.Auth.Authenticate(r.Context(), token, api.BaseURL)
 		}
 		if err != nil {
 			if problem.Is(err, problem.Unauthorized) {
-				w.Header().Set("WWW-Authenticate", challenge(token != ""))
+				w.Header().Set("WWW-Authenticate", oauth.Challenge(api.BaseURL, "", token != ""))
 			}
 			problem.Write(w, r, err)
 			return
@@ -171,10 +174,25 @@ func (api *API) handle(name string, fn func(*call) error) http.Handler {
 		}
 		if err != nil {
 			c.outcome = outcomeOf(err)
-			problem.Write(w, r, err)
+			problem.Write(w, r, api.stepUp(c, err))
 		}
 		api.Usage.Add(c.g, name, c.outcome)
 	})
+}
+
+// stepUp returns the error of a request that an access token has no right to.
+// With fine scopes the client is challenged to ask for more (RFC 6750 §3.1);
+// with the coarse scope, where asking again would change nothing, it is led to
+// the grant.
+func (api *API) stepUp(c *call, err error) error {
+	if c.g.Token == nil || c.needed.Resource == "" || !problem.Is(err, problem.InsufficientScope) {
+		return err
+	}
+	if wants := c.g.Token.StepUp(c.needed); wants != "" {
+		c.w.Header().Set("WWW-Authenticate", oauth.InsufficientScope(api.BaseURL, "", wants))
+		return err
+	}
+	return problem.Of(err).WithFix("%s", c.g.HowToWiden(api.BaseURL))
 }
 
 // checkURL refuses ids and query strings that the database could not keep, and
@@ -197,14 +215,6 @@ func (c *call) checkURL() error {
 
 // storable reports whether every database can keep the text.
 func storable(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }
-
-// challenge returns the value of WWW-Authenticate (RFC 6750 §3).
-func challenge(sent bool) string {
-	if sent {
-		return `Bearer error="invalid_token"`
-	}
-	return "Bearer"
-}
 
 // protect turns a panic of fn into an error.
 func protect(c *call, fn func(*call) error) (err error) {
@@ -252,6 +262,7 @@ func (api *API) action(a *catalog.Action) func(*call) error {
 		if in.Request.IdempotencyKey, err = idempotencyKey(c.r.Header); err != nil {
 			return err
 		}
+		c.needed = a.Scope()
 		out, err := api.Gate.Do(c.r.Context(), c.g, a, in)
 		if err != nil {
 			return err

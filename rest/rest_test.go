@@ -66,24 +66,26 @@ func TestHeaders(t *testing.T) {
 
 func TestAuthorization(t *testing.T) {
 	each(t, func(t *testing.T, s *servertest.Server) {
+		bearer := `Bearer resource_metadata="` + s.URL + `/.well-known/oauth-protected-resource", scope="workspace"`
+		invalid := bearer + `, error="invalid_token", error_description="The access token is expired, revoked, or not valid here"`
 		for _, tt := range []struct {
 			name      string
 			values    []string
 			status    int
 			challenge string
 		}{
-			{"none", nil, 401, "Bearer"},
-			{"empty", []string{""}, 401, "Bearer"},
-			{"another scheme", []string{"Basic dXNlcjpwYXNz"}, 401, "Bearer"},
-			{"no token", []string{"Bearer "}, 401, "Bearer"},
-			{"nonsense", []string{"Bearer nonsense"}, 401, `Bearer error="invalid_token"`},
-			{"well-formed, unknown", []string{"Bearer " + string(access.NewSecret())}, 401, `Bearer error="invalid_token"`},
-			{"typing error", []string{"Bearer " + s.Agent[:len(s.Agent)-1] + "!"}, 401, `Bearer error="invalid_token"`},
+			{"none", nil, 401, bearer},
+			{"empty", []string{""}, 401, bearer},
+			{"another scheme", []string{"Basic dXNlcjpwYXNz"}, 401, bearer},
+			{"no token", []string{"Bearer "}, 401, bearer},
+			{"nonsense", []string{"Bearer nonsense"}, 401, invalid},
+			{"well-formed, unknown", []string{"Bearer " + string(access.NewSecret())}, 401, invalid},
+			{"typing error", []string{"Bearer " + s.Agent[:len(s.Agent)-1] + "!"}, 401, invalid},
 			{"lower case", []string{"bearer " + s.Agent}, 200, ""},
-			{"two", []string{"Bearer " + s.Agent, "Bearer " + s.Full}, 401, `Bearer error="invalid_token"`},
-			{"two equal ones", []string{"Bearer " + s.Agent, "Bearer " + s.Agent}, 401, `Bearer error="invalid_token"`},
-			{"two in one", []string{"Bearer " + s.Agent + ", Bearer " + s.Full}, 401, `Bearer error="invalid_token"`},
-			{"long", []string{"Bearer " + strings.Repeat("x", 60_000)}, 401, `Bearer error="invalid_token"`},
+			{"two", []string{"Bearer " + s.Agent, "Bearer " + s.Full}, 401, invalid},
+			{"two equal ones", []string{"Bearer " + s.Agent, "Bearer " + s.Agent}, 401, invalid},
+			{"two in one", []string{"Bearer " + s.Agent + ", Bearer " + s.Full}, 401, invalid},
+			{"long", []string{"Bearer " + strings.Repeat("x", 60_000)}, 401, invalid},
 		} {
 			r, err := http.NewRequest("GET", s.URL+"/v1/me", nil)
 			if err != nil {
