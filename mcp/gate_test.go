@@ -105,9 +105,12 @@ func TestGateAccepts(t *testing.T) {
 
 func TestUnauthorizedNamesTheScheme(t *testing.T) {
 	s := newServer(t, &gate{})
-	for token, want := range map[string]string{"-": "Bearer", "x": `Bearer error="invalid_token"`} {
+	for token, want := range map[string]string{
+		"-": `Bearer resource_metadata="https://crm.example.com/.well-known/oauth-protected-resource/mcp", scope="workspace"`,
+		"x": `Bearer resource_metadata="https://crm.example.com/.well-known/oauth-protected-resource/mcp", scope="workspace", error="invalid_token"`,
+	} {
 		w := post{token: token, body: pingBody}.do(s)
-		if got := w.Header().Get("WWW-Authenticate"); w.Code != 401 || got != want {
+		if got := w.Header().Get("WWW-Authenticate"); w.Code != 401 || !strings.HasPrefix(got, want) || strings.Contains(got, "error") != (token == "x") {
 			t.Errorf("token %q: got %d %q, want 401 %q", token, w.Code, got, want)
 		}
 	}

@@ -26,6 +26,7 @@ type gate struct {
 	do func(ctx context.Context, g access.Grant, a *catalog.Action, in approvals.Incoming) (approvals.Outcome, error)
 
 	mu        sync.Mutex
+	denied    []approvals.Denial
 	incoming  []approvals.Incoming
 	approvals map[string]approvals.Approval
 }
@@ -76,8 +77,21 @@ var grants = map[string]access.Grant{
 	"agent":    grantOf("key_agent", "contacts:write-approval deals:read"),
 	"reader":   grantOf("key_reader", "contacts:read"),
 	"nobody":   grantOf("key_nobody", ""),
+	"coarse":   delegated("contacts:read deals:write", "workspace"),
+	"fine":     delegated("contacts:write deals:write", "contacts:read offline_access"),
+	"narrowed": delegated("contacts:read", "contacts:write"),
 	"once":     limited(grantOf("key_once", "contacts:read"), 1),
 	"elsewise": {Principal: access.Principal{ID: "key_else"}, Workspace: access.Workspace{ID: "ws_2"}, Rights: access.FullRights},
+}
+
+// delegated is what an OAuth client may do for a user who granted it the
+// scopes, with a token of the scope.
+func delegated(granted, scope string) access.Grant {
+	g := grantOf("grt_1", granted)
+	g.Principal = access.Principal{Kind: access.KindOAuth, ID: "grt_1", User: "usr_1", Client: "cli_1"}
+	g.Token = &access.Token{Scope: scope}
+	g.Rights = g.Rights.Min(g.Token.Rights())
+	return g
 }
 
 func grantOf(id, scopes string) access.Grant {
@@ -93,7 +107,7 @@ func limited(g access.Grant, perMinute int64) access.Grant {
 	return g
 }
 
-func authenticate(_ context.Context, bearer string) (access.Grant, error) {
+func authenticate(_ context.Context, bearer, _ string) (access.Grant, error) {
 	if bearer == "free" {
 		return access.Grant{}, problem.Errorf(problem.PlanRequired, "API access needs the Pro plan").WithFix("Upgrade.")
 	}
@@ -278,6 +292,12 @@ type waitGate struct {
 func (w waitGate) Wait(ctx context.Context, g access.Grant, id string) (approvals.Approval, error) {
 	w.waiting <- struct{}{}
 	return w.gate.Wait(ctx, g, id)
+}
+
+func (f *gate) AuditDenial(_ context.Context, _ access.Grant, d approvals.Denial) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.denied = append(f.denied, d)
 }
 
 // A benchGate answers and keeps nothing.

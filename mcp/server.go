@@ -18,6 +18,7 @@ import (
 	"trustpager/access"
 	"trustpager/approvals"
 	"trustpager/catalog"
+	"trustpager/oauth"
 	"trustpager/origin"
 	"trustpager/problem"
 	"trustpager/strictjson"
@@ -45,6 +46,9 @@ type Gate interface {
 
 	// Answer tells whoever asked for an action how its approval stands.
 	Answer(a approvals.Approval) approvals.Answer
+
+	// AuditDenial records that g asked for what it may not do.
+	AuditDenial(ctx context.Context, g access.Grant, d approvals.Denial)
 }
 
 // A Config is what a [Server] needs. Without a Limiter nothing is limited, and
@@ -54,9 +58,10 @@ type Config struct {
 	Gate    Gate
 
 	// Authenticate returns whose bearer token it is, with the rights of this
-	// moment. It fails with [problem.Unauthorized], or with
-	// [problem.PlanRequired] if the workspace's plan has no API access.
-	Authenticate func(ctx context.Context, bearer string) (access.Grant, error)
+	// moment at a resource, the URL that the client has called. It fails with
+	// [problem.Unauthorized], or with [problem.PlanRequired] if the workspace's
+	// plan has no API access.
+	Authenticate func(ctx context.Context, bearer, resource string) (access.Grant, error)
 
 	Limiter *access.Limiter
 	Usage   *access.Usage
@@ -212,6 +217,9 @@ func (s *Server) dispatch(w http.ResponseWriter, r *http.Request, c *call, body 
 		return s.list(w, r, c, body)
 	case methodToolsCall:
 		body = c.stripped()
+		if done, err := s.lacks(w, r, c); done || err != nil {
+			return err
+		}
 		c.outcome = access.OutcomeInvalid // unless the tool is found and says otherwise
 		if string(c.name) == `"wait_for_approval"` {
 			// The HTTP server's timeout is for answers that come at once. Where w
@@ -327,22 +335,14 @@ func (s *Server) authenticate(h http.Header, r *http.Request) (access.Grant, err
 	values := r.Header.Values("Authorization")
 	token, err := access.BearerToken(strings.Join(values, ", ")) // two of them are none
 	if err != nil {
-		h.Set("WWW-Authenticate", s.challenge(len(values) > 0))
+		h.Set("WWW-Authenticate", oauth.Challenge(s.BaseURL, r.URL.Path, len(values) > 0))
 		return access.Grant{}, err
 	}
-	g, err := s.Authenticate(r.Context(), token)
+	g, err := s.Authenticate(r.Context(), token, s.BaseURL+r.URL.Path)
 	if problem.Is(err, problem.Unauthorized) {
-		h.Set("WWW-Authenticate", s.challenge(true))
+		h.Set("WWW-Authenticate", oauth.Challenge(s.BaseURL, r.URL.Path, true))
 	}
 	return g, err
-}
-
-// challenge returns the WWW-Authenticate header of a 401 (RFC 6750, section 3).
-func (s *Server) challenge(sent bool) string {
-	if sent {
-		return `Bearer error="invalid_token"`
-	}
-	return "Bearer"
 }
 
 // limit counts the request against the credential's limits, and tells the
