@@ -1,42 +1,354 @@
-// Package web is the pages that people see.
+// Package web is the pages that people see: login, consent to OAuth clients,
+// and the apps that a person has connected.
+//
+// Everything is rendered here and works as plain HTML forms. Who is there is
+// known by a session: a random token in a cookie, whose hash names a row with
+// the user's id and the stamp of their password. A session gets a new token at
+// login, ends 14 days later, after a day without use, at logout, and when the
+// password changes. Forms are safe from other sites by the SameSite cookie and
+// by [http.CrossOriginProtection], and no page can be framed.
+//
+// What clients choose, their names above all, is shown with its hidden
+// characters as code points.
 package web
 
 import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/sha256"
 	"embed"
+	"encoding/hex"
+	"errors"
+	"fmt"
 	"html/template"
+	"log/slog"
 	"net/http"
-	"regexp"
+	"net/url"
+	"path"
+	"strconv"
+	"time"
+
+	"github.com/alexedwards/scs/v2"
+
+	"trustpager/access"
+	"trustpager/admin"
+	"trustpager/catalog"
+	"trustpager/oauth"
+	"trustpager/problem"
 )
 
-//go:embed *.html
-var files embed.FS
-
-var pages = template.Must(template.ParseFS(files, "*.html"))
-
-// Handler returns the pages. There is one so far: where the url of an approval
-// leads. It tells how to decide from the terminal or over the API, and shows
-// nothing of the workspace, for nobody is logged in.
-func Handler() http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /settings/api", func(w http.ResponseWriter, r *http.Request) {
-		id := r.URL.Query().Get("approval")
-		if !approvalID.MatchString(id) {
-			id = ""
-		}
-		render(w, http.StatusOK, "approval.html", id)
-	})
-	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) { render(w, http.StatusOK, "approval.html", "") })
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { render(w, http.StatusNotFound, "missing.html", nil) })
-	return mux
+// An Authorizer is the part of the authorization server that people meet;
+// [oauth.Server] is one.
+type Authorizer interface {
+	Authorize(ctx context.Context, query url.Values, user string) (oauth.AuthorizationRequest, error)
+	Offer(ctx context.Context, req oauth.AuthorizationRequest, w access.Workspace, u access.User) (oauth.Offer, error)
+	Allow(ctx context.Context, o oauth.Offer, scopes []access.Scope) (location string, err error)
+	Deny(ctx context.Context, o oauth.Offer) (location string, err error)
 }
 
-var approvalID = regexp.MustCompile(`^apr_[0-9a-z]{26}$`)
+// A Desk knows people and what they have connected; [admin.Desk] is one.
+type Desk interface {
+	Login(ctx context.Context, try admin.LoginTry) (admin.Person, error)
+	Logout(ctx context.Context, p admin.Person) error
+	Person(ctx context.Context, user string) (admin.Person, error)
+	PersonGrant(p admin.Person, workspace string) (access.Grant, error)
 
-func render(w http.ResponseWriter, status int, page string, data any) {
-	h := w.Header()
-	h.Set("Content-Type", "text/html; charset=utf-8")
-	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'")
-	h.Set("Referrer-Policy", "no-referrer")
-	w.WriteHeader(status)
-	pages.ExecuteTemplate(w, page, data) // fails only if the client has gone
+	Grants(ctx context.Context, g access.Grant, q oauth.GrantQuery) ([]oauth.Grant, error)
+	Grant(ctx context.Context, g access.Grant, id string) (oauth.Grant, error)
+	// GrantBounds returns the most that a consent can give: the client's ceiling
+	// and the user's role.
+	GrantBounds(ctx context.Context, g access.Grant, id string) (access.Rights, error)
+	UpdateGrant(ctx context.Context, g access.Grant, id string, scopes []access.Scope) (oauth.Grant, error)
+	RevokeGrant(ctx context.Context, g access.Grant, id string) (oauth.Grant, error)
+}
+
+// A HostChecker refuses requests under names that are not this server's.
+type HostChecker interface {
+	CheckHost(r *http.Request) error
+}
+
+// A Config is what the pages need.
+type Config struct {
+	OAuth    Authorizer
+	Desk     Desk
+	Catalog  *catalog.Catalog
+	Sessions Sessions
+	BaseURL  string // of this server, without a slash at the end
+	Origin   HostChecker
+	Address  func(*http.Request) string // of the browser, for throttling
+	Now      func() time.Time
+}
+
+// Pages serves the pages. It is safe for concurrent use.
+type Pages struct {
+	Config
+	sessions *scs.SessionManager
+	cross    *http.CrossOriginProtection
+}
+
+// New returns the pages. It fails if the base URL is not one.
+func New(c Config) (*Pages, error) {
+	base, err := url.Parse(c.BaseURL)
+	if err != nil || base.Host == "" {
+		return nil, fmt.Errorf("the base URL %q is not of the form https://host", c.BaseURL)
+	}
+	p := &Pages{Config: c, sessions: newSessions(c.Sessions, c.Now, base.Scheme == "https"), cross: http.NewCrossOriginProtection()}
+	// A proxy may change the Host, so that Origin and Host differ on our own pages.
+	if err := p.cross.AddTrustedOrigin(base.Scheme + "://" + base.Host); err != nil {
+		return nil, fmt.Errorf("the base URL %q is no origin: %w", c.BaseURL, err)
+	}
+	return p, nil
+}
+
+// Handler returns the pages.
+func (p *Pages) Handler() http.Handler {
+	mux := http.NewServeMux()
+	for pattern, h := range map[string]handle{
+		"GET /{$}":                             p.home,
+		"GET /login":                           p.loginForm,
+		"POST /login":                          p.login,
+		"POST /logout":                         p.logout,
+		"GET " + oauth.AuthorizePath:           p.consent,
+		"POST " + oauth.AuthorizePath:          p.decide,
+		"GET /connections":                     p.connections,
+		"GET /connections/{grant}":             p.connection,
+		"POST /connections/{grant}":            p.changeConnection,
+		"GET /connections/{grant}/disconnect":  p.confirmDisconnect,
+		"POST /connections/{grant}/disconnect": p.disconnect,
+		"GET /settings/api":                    p.approval,
+		"/":                                    missing,
+	} {
+		mux.Handle(pattern, p.serve(h))
+	}
+	mux.HandleFunc("GET /static/{name}", static)
+	return p.guard(mux)
+}
+
+// guard sets the headers of all answers, and refuses requests under foreign
+// names and forms that other sites send.
+func (p *Pages) guard(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		header := w.Header()
+		header.Set("Content-Security-Policy", policy(nil))
+		header.Set("X-Frame-Options", "DENY")
+		header.Set("X-Content-Type-Options", "nosniff")
+		// Not no-referrer: with it browsers send "Origin: null" with our own forms.
+		header.Set("Referrer-Policy", "same-origin")
+		header.Set("Cache-Control", "no-store")
+		if err := p.Origin.CheckHost(r); err != nil {
+			p.write(w, r, nil, failure(r, err))
+			return
+		}
+		if err := p.cross.Check(r); err != nil {
+			p.write(w, r, nil, failure(r, problem.Errorf(problem.Forbidden, "the form came from another site").
+				WithFix("Open the page here and send it again.")))
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// An answer is a page, or the place where the browser goes instead.
+type answer struct {
+	location string
+
+	page   string // its file in pages
+	title  string // a fact, for the browser's tab
+	status int    // 0 means 200
+	data   any
+	forms  []string      // where else its forms may lead (CSP form-action)
+	retry  time.Duration // 0 means unsaid
+	notice string        // what has just happened
+	cookie *http.Cookie  // to set, nil if none
+}
+
+// redirect sends the browser to a location by GET.
+func redirect(location string) answer { return answer{location: location} }
+
+// A handle answers a request of me, who is nil if nobody is logged in.
+type handle func(r *http.Request, me *admin.Person) (answer, error)
+
+// maxForm bounds what a form may send.
+const maxForm = 64 << 10
+
+func (p *Pages) serve(h handle) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+		w.Header().Add("Vary", "Cookie")
+		// The form comes first: it may come slowly, and who is there and what they
+		// may do is as of the answer.
+		if err := readForm(r); err != nil {
+			p.write(w, r, nil, failure(r, err))
+			return
+		}
+		r, me, err := p.visitor(r)
+		if err != nil {
+			p.write(w, r, nil, failure(r, err))
+			return
+		}
+		a, err := h(r, me)
+		if err == nil {
+			if a.location == "" {
+				a.notice = p.sessions.PopString(r.Context(), noticeKey)
+			}
+			err = p.saveSession(w, r.Context())
+		}
+		if err != nil {
+			a = failure(r, err)
+		}
+		p.write(w, r, me, a)
+	})
+}
+
+func readForm(r *http.Request) error {
+	err := r.ParseForm()
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return problem.Errorf(problem.TooLarge, "the form is larger than %d bytes", maxForm)
+	}
+	if err != nil && r.Method == http.MethodPost {
+		return problem.Errorf(problem.InvalidBody, "the form cannot be read").WithFix("Go back, reload the page and send it again.")
+	}
+	return nil
+}
+
+//go:embed pages
+var pageFiles embed.FS
+
+// pages holds each page's file with the layout and the parts of forms.
+var pages = func() map[string]*template.Template {
+	shared := template.Must(template.New("").Funcs(template.FuncMap{
+		"visible": visible, "plain": visibleText, "host": visibleHost, "sentence": sentence,
+		"style": func() string { return stylePath },
+	}).ParseFS(pageFiles, "pages/layout.html", "pages/forms.html"))
+	entries, err := pageFiles.ReadDir("pages")
+	if err != nil {
+		panic(err)
+	}
+	of := map[string]*template.Template{}
+	for _, e := range entries {
+		of[e.Name()] = template.Must(template.Must(shared.Clone()).ParseFS(pageFiles, "pages/"+e.Name()))
+	}
+	return of
+}()
+
+// A view is what the layout shows.
+type view struct {
+	Title  string
+	Me     *admin.Person
+	Notice string
+	Path   string // of the page, to mark it in the navigation
+	Data   any
+}
+
+// write sends the answer. The page is rendered before anything is sent, so that
+// a fault can still become a proper answer.
+func (p *Pages) write(w http.ResponseWriter, r *http.Request, me *admin.Person, a answer) {
+	header := w.Header()
+	if a.cookie != nil {
+		http.SetCookie(w, a.cookie)
+	}
+	if a.location != "" {
+		header.Set("Location", a.location)
+		w.WriteHeader(http.StatusSeeOther)
+		return
+	}
+	var b bytes.Buffer
+	if err := pages[a.page].ExecuteTemplate(&b, "layout", view{a.title, me, a.notice, r.URL.Path, a.data}); err != nil {
+		slog.ErrorContext(r.Context(), "page failed", "page", a.page, "err", err)
+		http.Error(w, "The page cannot be shown. The fault is logged.", http.StatusInternalServerError)
+		return
+	}
+	header.Set("Content-Type", "text/html; charset=utf-8")
+	header.Set("Content-Security-Policy", policy(a.forms))
+	if a.retry > 0 {
+		header.Set("Retry-After", strconv.Itoa(seconds(a.retry)))
+	}
+	w.WriteHeader(cmp.Or(a.status, http.StatusOK))
+	w.Write(b.Bytes()) // fails only if the client has gone
+}
+
+// A fault is what the error page shows.
+type fault struct {
+	Title, Message, Fix string
+	Request             string // id, of faults of the server
+
+	Return   *destination // where the client takes errors, nil if it does not
+	Location template.URL
+}
+
+// titles are those of error pages, by status.
+var titles = map[int]string{
+	http.StatusForbidden:           "This is not allowed",
+	http.StatusNotFound:            "There is no such page",
+	http.StatusTooManyRequests:     "Too many tries",
+	http.StatusInternalServerError: "Something went wrong here",
+}
+
+// failure is the page that tells of err. It logs a fault of the server.
+func failure(r *http.Request, err error) answer {
+	if e, ok := errors.AsType[*oauth.RequestError](err); ok {
+		f := fault{Title: "The app cannot be connected", Message: e.Message, Fix: e.Fix}
+		if e.Location != "" {
+			to := destinationOf(e.Location)
+			f.Return = &to
+			f.Location = template.URL(e.Location) // where the client has registered, which is no script
+		}
+		return answer{page: "error.html", title: f.Title, status: http.StatusBadRequest, data: f}
+	}
+	e := problem.Report(r.Context(), err)
+	f := fault{Title: titles[e.Status()], Message: e.Message, Fix: e.Fix}
+	if f.Title == "" {
+		f.Title = "That did not work"
+	}
+	if e.Kind == problem.Internal {
+		f.Message, f.Request = "The fault is ours, and it is in the server's log", access.RequestID(r.Context())
+		f.Fix = "Try again. If it stays, tell the operator of this server."
+	}
+	return answer{page: "error.html", title: f.Title, status: e.Status(), data: f, retry: e.RetryAfter}
+}
+
+func missing(*http.Request, *admin.Person) (answer, error) {
+	return answer{}, problem.Errorf(problem.NotFound, "nothing is served at this address").WithFix("The first page says what there is.")
+}
+
+// approval is where the url of an approval leads. It tells how to decide from
+// the terminal or over the API.
+func (p *Pages) approval(r *http.Request, _ *admin.Person) (answer, error) {
+	id := r.URL.Query().Get("approval")
+	if !approvalID.MatchString(id) {
+		id = ""
+	}
+	return answer{page: "approval.html", title: "Approvals", data: id}, nil
+}
+
+// home says what there is.
+func (p *Pages) home(_ *http.Request, me *admin.Person) (answer, error) {
+	if me == nil {
+		return redirect("/login"), nil
+	}
+	return answer{page: "home.html", title: "Home", data: struct {
+		Me  *admin.Person
+		MCP string
+	}{me, p.BaseURL + "/mcp"}}, nil
+}
+
+//go:embed static/app.css
+var style []byte
+
+// stylePath names the stylesheet by its content, so that browsers may keep it
+// for good.
+var stylePath = func() string {
+	sum := sha256.Sum256(style)
+	return "/static/app." + hex.EncodeToString(sum[:6]) + ".css"
+}()
+
+func static(w http.ResponseWriter, r *http.Request) {
+	if r.PathValue("name") != path.Base(stylePath) {
+		http.NotFound(w, r)
+		return
+	}
+	w.Header().Set("Content-Type", "text/css; charset=utf-8")
+	w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(style))
 }
