@@ -13,12 +13,12 @@ var layers = [][]string{
 	{"strictjson", "origin"},
 	{"audit", "jobs"},
 	{"access", "webhook"},
-	{"catalog"},
+	{"catalog", "oauth"},
 	{"approvals"},
 	{"admin"},
 	{"storage", "rest", "mcp", "web"},
 	{"storage/storagetest", "server"},
-	{"server/servertest"},
+	{"server/servertest", "server/browsertest"},
 	{"cmd/trustpager"},
 }
 

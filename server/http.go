@@ -16,14 +16,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"trustpager/access"
+	"trustpager/oauth"
 	"trustpager/problem"
 	"trustpager/typeid"
-	"trustpager/web"
 )
 
 // routes returns all that the server answers, each request with an id, a line
 // in the log and its place in the metrics.
-func (s *Server) routes(api http.Handler) http.Handler {
+func (s *Server) routes(api, pages http.Handler) http.Handler {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m := newMetrics(registry)
@@ -47,7 +47,11 @@ func (s *Server) routes(api http.Handler) http.Handler {
 		w.Write([]byte("ok\n"))
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
-	mux.Handle("/", m.observe("web", web.Handler()))
+	programs := m.observe("oauth", s.OAuth.Handler())
+	for _, pattern := range oauth.Patterns() {
+		mux.Handle(pattern, programs)
+	}
+	mux.Handle("/", m.observe("web", pages))
 	return outer(mux)
 }
 
@@ -144,7 +148,7 @@ func outer(h http.Handler) http.Handler {
 			slog.LogAttrs(r.Context(), slog.LevelInfo, "request", slog.String("method", r.Method), slog.String("path", clean(r.URL.Path)),
 				slog.Int("status", rec.status), slog.Int("bytes", rec.bytes), slog.Duration("took", time.Since(start)))
 		}()
-		if !canonical(r.URL.Path) {
+		if !canonical(r.URL.EscapedPath()) {
 			// http.ServeMux would redirect, and clients repeat a POST as a GET.
 			problem.Write(rec, r, problem.Errorf(problem.NotFound, "the path %q holds empty or dotted parts", clean(r.URL.Path)).
 				WithFix("Ask for %q.", clean(path.Clean("/"+r.URL.Path))))
@@ -161,7 +165,7 @@ func canonical(p string) bool {
 
 // clean shortens a path, and hides what looks like a secret in it.
 func clean(p string) string {
-	for _, prefix := range []string{access.SecretPrefix, "whsec_"} {
+	for _, prefix := range []string{access.SecretPrefix, oauth.ClientSecretPrefix, oauth.RefreshTokenPrefix, "eyJ", "whsec_"} {
 		if i := strings.Index(p, prefix); i >= 0 {
 			p = p[:i] + "[secret]"
 		}

@@ -20,10 +20,12 @@ import (
 	"trustpager/catalog"
 	"trustpager/jobs"
 	"trustpager/mcp"
+	"trustpager/oauth"
 	"trustpager/origin"
 	"trustpager/rest"
 	"trustpager/secret"
 	"trustpager/storage"
+	"trustpager/web"
 	"trustpager/webhook"
 )
 
@@ -33,6 +35,8 @@ type Config struct {
 	WebhookNets []netip.Prefix // non-public networks that webhooks may reach
 	Origins     []string       // further web origins that may call
 	Hosts       []string       // further names of this server
+	OAuthRate   int            // requests a minute of one address at each OAuth endpoint; 0 means the default
+	Proxies     []netip.Prefix // reverse proxies whose X-Forwarded-For is believed
 	Version     string         // of the program
 	Now         func() time.Time
 }
@@ -48,6 +52,7 @@ type Server struct {
 	Limiter  *access.Limiter
 	Usage    *access.Usage
 	Webhooks *webhook.Endpoints
+	OAuth    *oauth.Server
 
 	handler http.Handler
 	mcp     *mcp.Server
@@ -56,9 +61,9 @@ type Server struct {
 	now     func() time.Time
 }
 
-// New puts the server together. It fails if the base URL is not one, or if the
-// catalog cannot be offered.
-func New(db *storage.DB, key secret.Key, cat *catalog.Catalog, c Config) (*Server, error) {
+// New puts the server together. It fails if the base URL is not one, if the
+// catalog cannot be offered, or if the database does not answer.
+func New(ctx context.Context, db *storage.DB, key secret.Key, cat *catalog.Catalog, c Config) (*Server, error) {
 	names, err := origin.New(c.BaseURL, c.Hosts, c.Origins)
 	if err != nil {
 		return nil, err
@@ -75,18 +80,34 @@ func New(db *storage.DB, key secret.Key, cat *catalog.Catalog, c Config) (*Serve
 	s.Webhooks = &webhook.Endpoints{Guard: guard, Sealer: key, Now: c.Now}
 	s.Gate = &approvals.Gate{Store: db, InTx: storage.InTx[approvals.Store](db), Watch: db.Watch, Catalog: cat,
 		Webhooks: s.Webhooks, Now: c.Now, BaseURL: c.BaseURL}
-	s.Desk = &admin.Desk{Store: db, InTx: storage.InTx[admin.Store](db), Catalog: cat, Gate: s.Gate, Webhooks: s.Webhooks, Now: c.Now}
-	s.Auth = &access.Authenticator{Store: db, Now: c.Now}
+	s.Desk = &admin.Desk{Store: db, InTx: storage.InTx[admin.Store](db), Catalog: cat, Gate: s.Gate, Webhooks: s.Webhooks, Now: c.Now,
+		RefusalTime: refusalTime}
+	address := proxies(c.Proxies).address
+	s.OAuth, err = oauth.New(ctx, oauth.Config{
+		Store: db, InTx: storage.InTx[oauth.Store](db), Sealer: key, Issuer: c.BaseURL, Origin: names, Now: c.Now,
+		RoleRights: cat.RoleRights, CheckScopes: cat.CheckScopes, Cut: cat.Cut, DefaultCeiling: admin.DefaultCeiling(cat),
+		Documents: guard.Client(documentTimeout), CheckURL: guard.CheckURL,
+		Address: address, Rate: c.OAuthRate,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.Auth = &access.Authenticator{Store: db, Tokens: s.OAuth.Verify, Now: c.Now}
 	s.Limiter = &access.Limiter{Now: c.Now, Used: db.UsedSince}
 	s.Usage = &access.Usage{Store: db, Now: c.Now}
 
-	api := &rest.API{Gate: s.Gate, Desk: s.Desk, Catalog: cat, Auth: s.Auth, Limiter: s.Limiter, Usage: s.Usage, Audit: db, Origin: names, Now: c.Now}
+	api := &rest.API{Gate: s.Gate, Desk: s.Desk, Catalog: cat, Auth: s.Auth, Limiter: s.Limiter, Usage: s.Usage, Audit: db, Origin: names,
+		BaseURL: c.BaseURL, Now: c.Now}
 	s.mcp, err = mcp.New(mcp.Config{Catalog: cat, Gate: s.Gate, Authenticate: s.Auth.Authenticate, Limiter: s.Limiter, Usage: s.Usage,
 		BaseURL: c.BaseURL, Origin: names, Version: c.Version})
 	if err != nil {
 		return nil, err
 	}
-	s.handler = s.routes(api.Handler())
+	pages, err := web.New(web.Config{OAuth: s.OAuth, Desk: s.Desk, Catalog: cat, Sessions: db, BaseURL: c.BaseURL, Origin: names, Address: address, Now: c.Now})
+	if err != nil {
+		return nil, err
+	}
+	s.handler = s.routes(api.Handler(), pages.Handler())
 
 	deliverer := &webhook.Deliverer{Store: db, InTx: storage.InTx[webhook.Store](db), Guard: guard, Sealer: key, Now: c.Now, Version: c.Version}
 	changed, unwatch := db.Watch(storage.JobsTopic)
@@ -168,10 +189,18 @@ func (s *Server) http() *http.Server {
 // purgeKind is the kind of the job that forgets what is old.
 const purgeKind = "server.purge"
 
+// refusalTime is more than checking a password and writing that it was wrong
+// usually take.
+const refusalTime = 100 * time.Millisecond
+
+// documentTimeout is how long fetching a client's metadata document may take.
+const documentTimeout = 5 * time.Second
+
 // How long things are kept.
 const (
 	keepRequests = 30 * 24 * time.Hour // bodies of decided approvals, deliveries
 	keepDeadJobs = 30 * 24 * time.Hour
+	keepTokens   = 24 * time.Hour // expired ones, so that their reuse is still noticed
 	purgeEvery   = time.Hour
 )
 
@@ -184,9 +213,13 @@ func (s *Server) schedulePurge(ctx context.Context) error {
 	return s.DB.EnqueueJob(ctx, j)
 }
 
-// purge forgets what is old, and comes back.
+// purge forgets what is old, changes the signing key when that is due, and
+// comes back.
 func (s *Server) purge(ctx context.Context, _ jobs.Job) error {
 	now := s.now()
+	if err := s.OAuth.RotateKeys(ctx); err != nil {
+		return fmt.Errorf("rotate signing keys: %w", err)
+	}
 	for _, step := range []struct {
 		what   string
 		purge  func(context.Context, time.Time) (int64, error)
@@ -196,9 +229,13 @@ func (s *Server) purge(ctx context.Context, _ jobs.Job) error {
 		{"deliveries", s.DB.PurgeDeliveries, now.Add(-keepRequests)},
 		{"idempotency keys", s.DB.PurgeIdempotencyKeys, now.Add(-approvals.IdempotencyTTL)},
 		{"dead jobs", s.DB.PurgeDeadJobs, now.Add(-keepDeadJobs)},
+		{"OAuth clients without consent", s.DB.PurgeUnconsented, now.Add(-oauth.Unconsented)},
+		{"unused OAuth clients", s.DB.PurgeClients, now.Add(-oauth.UnusedClients)},
+		{"tokens", s.DB.PurgeTokens, now.Add(-keepTokens)},
+		{"sessions", s.DB.PurgeSessions, now},
 	} {
 		total := int64(0)
-		for n := int64(storage.PurgeBatch); n >= storage.PurgeBatch; total += n {
+		for n := int64(1); n > 0; total += n {
 			var err error
 			if n, err = step.purge(ctx, step.before); err != nil {
 				return fmt.Errorf("purge %s: %w", step.what, err)

@@ -450,7 +450,7 @@ func TestPurgeForgetsAllThatIsOld(t *testing.T) {
 
 func TestBaseURLMustBeOne(t *testing.T) {
 	for _, base := range []string{"", "localhost:8080", "/x", "ftp://example.com", "https://", "://"} {
-		if _, err := server.New(nil, storagetest.Key, nil, server.Config{BaseURL: base}); err == nil {
+		if _, err := server.New(t.Context(), nil, storagetest.Key, nil, server.Config{BaseURL: base}); err == nil {
 			t.Errorf("base URL %q: got nil, want an error", base)
 		}
 	}

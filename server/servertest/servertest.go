@@ -57,7 +57,7 @@ func New(tb testing.TB, url string, o Options) *Server {
 	if o.Config != nil {
 		o.Config(&c)
 	}
-	if s.Server, err = server.New(storagetest.Open(tb, url), storagetest.Key, cat, c); err != nil {
+	if s.Server, err = server.New(tb.Context(), storagetest.OpenAt(tb, url, s.Clock.Now), storagetest.Key, cat, c); err != nil {
 		tb.Fatal(err)
 	}
 	ctx := context.Background()
