@@ -107,6 +107,7 @@ TrustPager demo · {{.Name}} · {{.BaseURL}}
   Full-access key  {{.Keys.FullAccess}}
                    does everything at once, and may decide approvals
   Admin            {{.Admin.Email}} / {{.Admin.Password}}
+                   logs in at {{.BaseURL}}/login and connects MCP clients
 
 Paste these into another terminal:
 
@@ -129,7 +130,11 @@ Paste these into another terminal:
   # The same from the terminal of the server.
   go run ./cmd/trustpager approvals list --database {{.Database}}
 
-  # Connect an MCP client, here Claude Code, with the agent's key.
+  # Connect an MCP client, here Claude Code, for the admin: its /mcp opens a page
+  # where the admin logs in and chooses what it may do.
+  claude mcp add --transport http trustpager {{.MCPURL}}
+
+  # Or with the agent's key.
   claude mcp add --transport http trustpager {{.MCPURL}} --header "Authorization: Bearer $AGENT"
 
 The whole API: {{.BaseURL}}/openapi.json. Stop with Ctrl-C; the data stays in {{.Database}}.

@@ -33,36 +33,28 @@ type keyListCmd struct {
 // Run lists the keys, all pages.
 func (c *keyListCmd) Run(e *env) error {
 	return e.with(c.Workspace, func(ctx context.Context, s *server.Server, g access.Grant) error {
+		all, err := every(func(after string) ([]access.Key, error) { return s.Desk.Keys(ctx, g, after, listPage) }, func(k access.Key) string { return k.ID })
+		if err != nil {
+			return err
+		}
 		var rows [][]string
-		var all []access.Key
-		for after := ""; ; {
-			keys, err := s.Desk.Keys(ctx, g, after, 100)
-			if err != nil {
-				return err
+		for _, k := range all {
+			status := "active"
+			if !k.RevokedAt.IsZero() {
+				status = "revoked"
+			} else if !k.ExpiresAt.IsZero() && time.Now().After(k.ExpiresAt) {
+				status = "expired"
 			}
-			for _, k := range keys {
-				all = append(all, k)
-				status := "active"
-				if !k.RevokedAt.IsZero() {
-					status = "revoked"
-				} else if !k.ExpiresAt.IsZero() && time.Now().After(k.ExpiresAt) {
-					status = "expired"
+			level := access.FormatScopes(k.Scopes)
+			if k.FullAccess {
+				level = "full access"
+				if k.MayDecide {
+					level += ", may decide"
 				}
-				level := access.FormatScopes(k.Scopes)
-				if k.FullAccess {
-					level = "full access"
-					if k.MayDecide {
-						level += ", may decide"
-					}
-				} else if len(level) > 50 {
-					level = level[:49] + "…"
-				}
-				rows = append(rows, []string{k.ID, k.Name, "…" + k.Last4, status, stamp(k.LastUsedAt), level})
+			} else if len(level) > 50 {
+				level = level[:49] + "…"
 			}
-			if len(keys) < 100 {
-				break
-			}
-			after = keys[len(keys)-1].ID
+			rows = append(rows, []string{k.ID, k.Name, "…" + k.Last4, status, stamp(k.LastUsedAt), level})
 		}
 		if c.JSON {
 			return e.printJSON(all)

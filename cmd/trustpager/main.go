@@ -46,6 +46,7 @@ type cli struct {
 	Workspace workspaceCmd `cmd:"" help:"Manage workspaces."`
 	User      userCmd      `cmd:"" help:"Manage the users of a workspace."`
 	Key       keyCmd       `cmd:"" help:"Manage API keys."`
+	Client    clientCmd    `cmd:"" help:"Register, list, edit and delete OAuth clients; list and revoke their grants."`
 	Approvals approvalsCmd `cmd:"" help:"Look at approvals and decide them."`
 	Audit     auditCmd     `cmd:"" help:"Look at the audit log and verify it."`
 	Jobs      jobsCmd      `cmd:"" help:"Pause and resume outgoing jobs; look at dead ones."`
@@ -171,7 +172,7 @@ func (e *env) open(serving bool, config server.Config) (*server.Server, error) {
 	config.Version, config.Now = version(), e.now
 	var s *server.Server
 	if err == nil {
-		s, err = server.New(db, key, cat, config)
+		s, err = server.New(e.ctx, db, key, cat, config)
 	}
 	if err == nil && serving {
 		err = db.Reindex(e.ctx, cat)
@@ -206,7 +207,7 @@ func (e *env) openDatabase(create bool) (*storage.DB, secret.Key, error) {
 	if err != nil {
 		return nil, key, err
 	}
-	db, err := storage.Open(e.ctx, e.Database, storage.Options{Key: key})
+	db, err := storage.Open(e.ctx, e.Database, storage.Options{Key: key, Now: e.now})
 	if errors.Is(err, storage.ErrWrongKey) {
 		if newKey {
 			os.Remove(file) // it opens nothing

@@ -19,18 +19,26 @@ type serveFlags struct {
 	BaseURL         string   `help:"URL by which people and clients reach this server. (default: http:// and the address)" env:"TRUSTPAGER_BASE_URL"`
 	AllowWebhookNet []string `help:"Network (CIDR) that webhooks may reach although it is not public." placeholder:"CIDR" env:"TRUSTPAGER_ALLOW_WEBHOOK_NET"`
 	AllowOrigin     []string `help:"Web origin that may call this server from a browser." placeholder:"ORIGIN" env:"TRUSTPAGER_ALLOW_ORIGIN"`
+	TrustProxy      []string `help:"Network (CIDR) of reverse proxies whose X-Forwarded-For says where requests come from." placeholder:"CIDR" env:"TRUSTPAGER_TRUST_PROXY"`
+	OAuthRate       int      `help:"Requests a minute that one address may send to each OAuth endpoint." default:"600" env:"TRUSTPAGER_OAUTH_RATE" name:"oauth-rate"`
 	AllowHost       []string `help:"Further name of this server, beside those of the base URL and localhost." placeholder:"HOST" env:"TRUSTPAGER_ALLOW_HOST"`
 }
 
 // listen opens the address, and completes the configuration with it.
 func (f serveFlags) listen(ctx context.Context) (net.Listener, server.Config, error) {
-	c := server.Config{BaseURL: f.BaseURL, Origins: f.AllowOrigin, Hosts: f.AllowHost}
-	for _, text := range f.AllowWebhookNet {
-		p, err := netip.ParsePrefix(text)
-		if err != nil {
-			return nil, c, fmt.Errorf("--allow-webhook-net %q is not of the form 10.0.0.0/8: %w", text, err)
+	c := server.Config{OAuthRate: f.OAuthRate, BaseURL: f.BaseURL, Origins: f.AllowOrigin, Hosts: f.AllowHost}
+	for _, nets := range []struct {
+		flag  string
+		texts []string
+		to    *[]netip.Prefix
+	}{{"--allow-webhook-net", f.AllowWebhookNet, &c.WebhookNets}, {"--trust-proxy", f.TrustProxy, &c.Proxies}} {
+		for _, text := range nets.texts {
+			p, err := netip.ParsePrefix(text)
+			if err != nil {
+				return nil, c, fmt.Errorf("%s %q is not of the form 10.0.0.0/8: %w", nets.flag, text, err)
+			}
+			*nets.to = append(*nets.to, p.Masked())
 		}
-		c.WebhookNets = append(c.WebhookNets, p.Masked())
 	}
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", f.Listen)
 	if err != nil {
@@ -100,6 +108,9 @@ func (c *serveCmd) Run(e *env) error {
 	}
 	defer s.DB.Close()
 	slog.Info("serving", "base_url", config.BaseURL, "listen", l.Addr().String(), "database", s.DB.Engine(), "version", version())
+	if strings.HasPrefix(config.BaseURL, "https://") && len(config.Proxies) == 0 {
+		slog.Warn("the base URL is https, so requests come through a proxy: name it with --trust-proxy, or all clients share the limits of its address")
+	}
 	if paused, err := s.DB.JobsPaused(e.ctx); err == nil && paused {
 		slog.Warn("outgoing jobs are paused, as after a restore; resume them with: trustpager jobs resume")
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -89,6 +90,9 @@ type workspaceSetCmd struct {
 	SupportURL  *string        `help:"Where users ask for higher limits."`
 	AlwaysAsk   []string       `help:"Verb of a resource that always waits for approval, as contacts:delete." placeholder:"RESOURCE:VERB"`
 	NeverMind   []string       `help:"Takes such a mark away." placeholder:"RESOURCE:VERB"`
+
+	SelfRegistration *bool    `help:"OAuth clients that registered themselves may be connected." negatable:""`
+	ClientHosts      []string `help:"Hosts that such clients may be of, as claude.ai,cursor.com; empty for any." sep:","`
 }
 
 // Run changes the settings that are given.
@@ -100,6 +104,12 @@ func (c *workspaceSetCmd) Run(e *env) error {
 		set(&w.Settings.ApprovalTTL, c.ApprovalTTL)
 		set(&w.Settings.PeopleOnly, c.PeopleOnly)
 		set(&w.Settings.SupportURL, c.SupportURL)
+		if c.SelfRegistration != nil {
+			w.Settings.NoSelfRegistration = !*c.SelfRegistration
+		}
+		if c.ClientHosts != nil {
+			w.Settings.ClientHosts = slices.DeleteFunc(c.ClientHosts, func(h string) bool { return h == "" })
+		}
 		for _, text := range append(c.AlwaysAsk, c.NeverMind...) {
 			resource, verb, _ := strings.Cut(text, ":")
 			w.Settings.AlwaysAsk = without(w.Settings.AlwaysAsk, access.Mark{Resource: resource, Verb: verb})
