@@ -85,17 +85,16 @@ func (s *Server) documentClient(ctx context.Context, id, user string) (Client, e
 	if err := checkDocumentID(id); err != nil {
 		return Client{}, refuseDocument("Its client_id is not the URL of a metadata document: " + err.Error())
 	}
-	stored, err := s.Store.Client(ctx, id)
-	known := err == nil
+	stored, known, err := s.storedDocument(ctx, id)
 	switch {
-	case err != nil && !problem.Is(err, problem.NotFound):
+	case err != nil:
 		return Client{}, err
 	case known && (user == "" || s.Now().Before(stored.Document.FreshTill)):
 		return stored, nil
 	case user == "":
 		return Client{}, ErrLoginFirst
 	}
-	fetched, err := s.fetchFor(ctx, user, stored, known, id)
+	fetched, err := s.fetchFor(ctx, user, id)
 	if !errors.Is(err, errBusy) {
 		return fetched, err
 	}
@@ -108,11 +107,20 @@ func (s *Server) documentClient(ctx context.Context, id, user string) (Client, e
 		Fix: "Try again in a minute."}
 }
 
+// storedDocument returns the stored copy of a document's client, if there is one.
+func (s *Server) storedDocument(ctx context.Context, id string) (stored Client, known bool, err error) {
+	stored, err = s.Store.Client(ctx, id)
+	if problem.Is(err, problem.NotFound) {
+		return Client{}, false, nil
+	}
+	return stored, err == nil, err
+}
+
 // errBusy says that a document was not fetched because of our own limits.
 var errBusy = errors.New("too many fetches")
 
 // fetchFor fetches a document for the user, whose fetches are counted.
-func (s *Server) fetchFor(ctx context.Context, user string, stored Client, known bool, id string) (Client, error) {
+func (s *Server) fetchFor(ctx context.Context, user, id string) (Client, error) {
 	u, err := url.Parse(id)
 	if err != nil {
 		return Client{}, err
@@ -129,6 +137,12 @@ func (s *Server) fetchFor(ctx context.Context, user string, stored Client, known
 		// It waits for its turn, fetches, and stores.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*documentTimeout)
 		defer cancel()
+		// Who looked at the store before another fetch ended, and comes here
+		// after it, finds what that fetch has stored.
+		stored, known, err := s.storedDocument(ctx, id)
+		if err != nil || known && s.Now().Before(stored.Document.FreshTill) {
+			return stored, err
+		}
 		if _, ok := s.hosts.Allow(host); !ok {
 			return Client{}, fmt.Errorf("%w from %s", errBusy, host)
 		}
