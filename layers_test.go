@@ -9,7 +9,7 @@ import (
 // layers lists the packages from the bottom up. Each imports only packages
 // that stand below its own line. Tests may import what they like.
 var layers = [][]string{
-	{"problem", "secret", "typeid"},
+	{"problem", "secret", "typeid", "unseen"},
 	{"strictjson", "origin"},
 	{"audit", "jobs"},
 	{"access", "webhook"},

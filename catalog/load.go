@@ -10,11 +10,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"unicode"
 
 	"go.yaml.in/yaml/v4"
 
 	"trustpager/access"
+	"trustpager/unseen"
 )
 
 //go:embed catalog.yaml
@@ -140,7 +140,7 @@ func (l *loader) plain(n *yaml.Node, depth int) bool {
 	}
 	ok := true
 	for _, r := range n.Value {
-		if hidden(r) {
+		if r != '\n' && r != '\t' && unseen.Hidden(r) {
 			l.failAt(n, "the text holds the hidden character %U; remove it", r)
 			ok = false
 			break
@@ -150,21 +150,6 @@ func (l *loader) plain(n *yaml.Node, depth int) bool {
 		ok = l.plain(m, depth+1) && ok
 	}
 	return ok
-}
-
-// hidden reports whether r is not seen, or changes how its neighbours are
-// seen: control and format characters (bidirectional marks, zero widths,
-// tags), variation selectors, and fillers.
-func hidden(r rune) bool {
-	switch {
-	case r == '\n' || r == '\t':
-		return false
-	case unicode.IsControl(r), unicode.In(r, unicode.Cf, unicode.Co, unicode.Cs, unicode.Zl, unicode.Zp, unicode.Variation_Selector):
-		return true
-	case r == 0x034f, r == 0x115f, r == 0x1160, r == 0x17b4, r == 0x17b5, r == 0x3164, r == 0xffa0, r == unicode.ReplacementChar:
-		return true
-	}
-	return r >= 0xe0000 && r <= 0xe0fff
 }
 
 // A pair is one member of a mapping.

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"trustpager/access"
+	"trustpager/unseen"
 )
 
 // minimal is a catalog file with one resource, to be completed by its fields.
@@ -243,7 +244,7 @@ func FuzzLoad(f *testing.F) {
 			if _, err := a.Decode("", []byte(`{"zzz":1}`)); err == nil && !slices.Contains(fieldNames(a.fields), "zzz") {
 				t.Errorf("%s: got no error for an unknown field", a.Name)
 			}
-			if strings.ContainsFunc(a.Description, hidden) {
+			if strings.ContainsFunc(a.Description, unseen.Hidden) {
 				t.Errorf("%s: got hidden characters in %q", a.Name, a.Description)
 			}
 		}

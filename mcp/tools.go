@@ -13,7 +13,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"unicode"
 
 	"github.com/go-json-experiment/json/jsontext"
 	mcpgo "github.com/mark3labs/mcp-go/mcp"
@@ -23,6 +22,7 @@ import (
 	"trustpager/approvals"
 	"trustpager/catalog"
 	"trustpager/problem"
+	"trustpager/unseen"
 )
 
 // A tool is one entry of the list, as each caller sees it.
@@ -100,7 +100,7 @@ func lint(b []byte) error {
 			continue
 		}
 		for _, r := range tok.String() {
-			if unicode.In(r, unicode.Cc, unicode.Cf, unicode.Co, unicode.Variation_Selector) && r != '\n' {
+			if r != '\n' && unseen.Hidden(r) {
 				return fmt.Errorf("hidden character %U at %s", r, d.StackPointer())
 			}
 		}

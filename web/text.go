@@ -4,20 +4,19 @@ import (
 	"fmt"
 	"html/template"
 	"math"
-	"regexp"
 	"strings"
 	"time"
 	"unicode"
 	"unicode/utf8"
-)
 
-var approvalID = regexp.MustCompile(`^apr_[0-9a-z]{26}$`)
+	"trustpager/unseen"
+)
 
 // visible returns text that others wrote as HTML: escaped, set apart from the
 // direction of what stands around it, and with each hidden character as its
 // code point.
 func visible(s string) template.HTML {
-	return markHidden(s, hidden)
+	return markHidden(s, unseen.Hidden)
 }
 
 // visibleHost is visible for host names, in which everything but ASCII is
@@ -29,66 +28,19 @@ func visibleHost(s string) template.HTML {
 func markHidden(s string, marked func(rune) bool) template.HTML {
 	var b strings.Builder
 	b.WriteString("<bdi>")
-	for _, part := range splitHidden(s, marked) {
-		if part.code != "" {
-			fmt.Fprintf(&b, `<span class="hidden-char" title="a hidden or misleading character">%s</span>`, part.code)
+	for _, part := range unseen.Split(s, marked) {
+		if part.Code != "" {
+			fmt.Fprintf(&b, `<span class="hidden-char" title="a hidden or misleading character">%s</span>`, part.Code)
 			continue
 		}
-		b.WriteString(template.HTMLEscapeString(part.text))
+		b.WriteString(template.HTMLEscapeString(part.Text))
 	}
 	b.WriteString("</bdi>")
 	return template.HTML(b.String())
 }
 
 // visibleText is visible for titles and attributes, where no markup can stand.
-func visibleText(s string) string {
-	var b strings.Builder
-	for _, part := range splitHidden(s, hidden) {
-		b.WriteString(part.text)
-		if part.code != "" {
-			b.WriteString("<" + part.code + ">")
-		}
-	}
-	return b.String()
-}
-
-// A textPart is text as it is, or the code point of a hidden character.
-type textPart struct{ text, code string }
-
-func splitHidden(s string, marked func(rune) bool) []textPart {
-	var parts []textPart
-	start := 0
-	for i := 0; i < len(s); {
-		r, n := utf8.DecodeRuneInString(s[i:])
-		if !marked(r) {
-			i += n
-			continue
-		}
-		if start < i {
-			parts = append(parts, textPart{text: s[start:i]})
-		}
-		parts = append(parts, textPart{code: fmt.Sprintf("U+%04X", r)})
-		i += n
-		start = i
-	}
-	if start < len(s) {
-		parts = append(parts, textPart{text: s[start:]})
-	}
-	return parts
-}
-
-// hidden reports whether r is not seen, or changes how its neighbours are seen:
-// everything but what has a shape of its own and the plain space.
-func hidden(r rune) bool {
-	switch {
-	case r == ' ':
-		return false
-	case r == utf8.RuneError, r == 0x115f, r == 0x1160, r == 0x3164, r == 0xffa0, r == 0x034f, r == 0x17b4, r == 0x17b5, r == 0x2800, // fillers, joiner, blank pattern
-		unicode.Is(unicode.Variation_Selector, r):
-		return true
-	}
-	return !unicode.IsGraphic(r) || unicode.In(r, unicode.Cf, unicode.Zs)
-}
+func visibleText(s string) string { return unseen.Text(s) }
 
 // sentence makes a sentence of an error's message.
 func sentence(s string) string {
@@ -120,7 +72,7 @@ func shortList(names []string) string {
 	return enumerate(names, "and")
 }
 
-// A moment is a time as people read it: how long ago, and exactly.
+// A moment is a time as people read it: how long ago or ahead, and exactly.
 type moment struct {
 	Ago, Exact, Machine string
 }
@@ -137,6 +89,14 @@ func momentOf(t, now time.Time, zone string) *moment {
 	}
 	m := &moment{Exact: t.In(at).Format("2 January 2006, 15:04 MST"), Machine: t.UTC().Format(time.RFC3339)}
 	switch d := now.Sub(t); {
+	case d < -14*24*time.Hour:
+		m.Ago = t.In(at).Format("2 Jan 2006")
+	case d < -48*time.Hour:
+		m.Ago = "in " + plural(int(-d.Hours()/24), "day")
+	case d < -90*time.Minute:
+		m.Ago = fmt.Sprintf("in %d h", int(-d.Hours()))
+	case d < -time.Minute:
+		m.Ago = fmt.Sprintf("in %d min", int(-d.Minutes()))
 	case d < time.Minute:
 		m.Ago = "just now"
 	case d < time.Hour:
