@@ -113,6 +113,7 @@ type Workspace struct {
 type Settings struct {
 	ApprovalTTL time.Duration `json:"-"`           // how long an approval stays open; 1 hour to 30 days
 	PeopleOnly  bool          `json:"people_only"` // keys never decide
+	FourEyes    bool          `json:"four_eyes"`   // two people have to approve, neither of them the one whom the requester acts for
 	AlwaysAsk   []Mark        `json:"always_ask"`  // verbs that wait for approval whatever a credential holds
 	SupportURL  string        `json:"support_url"` // where to ask for higher limits
 

@@ -56,8 +56,12 @@ type Store interface {
 	CreateKey(ctx context.Context, k access.Key, secretHash string) error
 	UpdateKey(ctx context.Context, k access.Key) error
 	RotateKey(ctx context.Context, k access.Key, secretHash string, oldUntil, now time.Time) error
+	EndOldSecrets(ctx context.Context, workspace, id string, now time.Time) error
 	DeleteKey(ctx context.Context, workspace, id string) error
 	UsageHistory(ctx context.Context, workspace, credential string, since time.Time) ([]access.Count, error)
+	DailyUsage(ctx context.Context, workspace string, credentials []string, since time.Time) ([]access.DayCount, error)
+	WorkspaceUsage(ctx context.Context, workspace string, since time.Time) ([]access.DayCount, error)
+	LastUse(ctx context.Context, workspace, user string) (use access.LastUse, name string, err error)
 
 	CreateClient(ctx context.Context, c oauth.Client) error
 	UpdateClient(ctx context.Context, c oauth.Client) error
@@ -191,7 +195,7 @@ func (d *Desk) UpdateWorkspace(ctx context.Context, g access.Grant, w access.Wor
 
 // sameRules reports whether both settings bind keys and OAuth clients alike.
 func sameRules(a, b access.Settings) bool {
-	return a.ApprovalTTL == b.ApprovalTTL && a.PeopleOnly == b.PeopleOnly && slices.Equal(a.AlwaysAsk, b.AlwaysAsk) &&
+	return a.ApprovalTTL == b.ApprovalTTL && a.PeopleOnly == b.PeopleOnly && a.FourEyes == b.FourEyes && slices.Equal(a.AlwaysAsk, b.AlwaysAsk) &&
 		a.NoSelfRegistration == b.NoSelfRegistration && slices.Equal(a.ClientHosts, b.ClientHosts)
 }
 

@@ -48,16 +48,19 @@ type Approval struct {
 	AfterVer  int64       // the target's version after the execution, 0 before
 	Title     string      // what the target was called then
 
+	Base   json.RawMessage // the target's body when it was asked, nil if there was none or it is forgotten
 	Input  json.RawMessage // validated and canonical: what will run
 	Edited json.RawMessage // what the decider made of it, nil if nothing
 	Reason string          // the agent's own words, unverified
-	Digest string          // SHA-256 of action, target and input, hex: what a decider has seen
+	Digest string          // SHA-256 of action, target and what will run, hex: what a decider has seen
 
 	Request   Request          // as it arrived
 	By        access.Principal // whose request it is
 	Parent    string           // the key that made that key
 	Decider   access.Decider
-	Asked     int64 // how often the same was asked
+	Votes     []Vote // of those who have approved while more have to
+	Assignee  string // the user who is to decide it, "" if nobody in particular
+	Asked     int64  // how often the same was asked
 	DedupeKey string
 
 	DecidedBy      access.Principal // zero while pending

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"trustpager/access"
@@ -22,11 +24,16 @@ import (
 type Seen struct {
 	Digest string          // of what the decider has looked at, "" if it is not known
 	Edited json.RawMessage // what to run instead of the input; nil means as it was asked
+
+	Stale         Stale // what to do about a target that has changed
+	TargetVersion int64 // of the target as the decider has seen it, with Stale
 }
 
 // Approve decides the approval for g with yes, and runs its action in the same
 // transaction. An execution that fails is undone and leaves the approval
-// approved and failed. Approve fails, deciding nothing, with
+// approved and failed. Where the workspace wants four eyes, the first yes leaves
+// the approval pending, and a second person has to say yes to the same. Approve
+// fails, deciding nothing, with
 //
 //   - [problem.NotFound] if g may not see the approval,
 //   - [problem.InsufficientScope] if g may not decide it,
@@ -50,16 +57,24 @@ func (gate *Gate) Approve(ctx context.Context, g access.Grant, id string, seen S
 			return problem.Errorf(problem.Conflict, "approval %s is not what you have looked at", a.ID).
 				WithFix("Read the approval again, and decide with its present digest.")
 		}
-		call, err := gate.callOf(ctx, tx, a, action, seen.Edited, now)
+		edited, version, err := gate.rebase(ctx, tx, a, action, seen)
 		if err != nil {
 			return err
 		}
+		call, err := gate.callOf(ctx, tx, a, action, edited, now)
+		if err != nil {
+			return err
+		}
+		call.IfVersion = version
 		if _, err := action.Check(ctx, tx, call); err != nil {
 			return blocked(a, err)
 		}
-		d := Decision{Status: Approved, By: g.Principal, At: now}
-		if seen.Edited != nil && !bytes.Equal(call.Input.Canonical, a.Input) {
+		d := Decision{Status: Approved, By: g.Principal, At: now, TargetVer: version}
+		if !bytes.Equal(call.Input.Canonical, a.Input) {
 			d.Edited = call.Input.Canonical
+		}
+		if voted, enough := vote(g, a, d); !enough {
+			return gate.vote(ctx, tx, g, &a, voted, now)
 		}
 		if a, err = tx.DecideApproval(ctx, g.Workspace.ID, id, d); err != nil {
 			return err
@@ -78,6 +93,73 @@ func (gate *Gate) Approve(ctx context.Context, g access.Grant, id string, seen S
 		return Approval{}, errors.Join(err, rerr)
 	}
 	return a, err
+}
+
+// vote returns the votes with that of g for what d would run, and whether they
+// are enough. Votes for something else do not count any more.
+func vote(g access.Grant, a Approval, d Decision) (Voted, bool) {
+	runs := a
+	runs.Edited, runs.TargetVer = d.Edited, d.TargetVer
+	v := Voted{Edited: d.Edited, TargetVer: d.TargetVer, Digest: runs.digest()}
+	for _, each := range a.Votes {
+		if each.Digest == v.Digest && each.By.ID != g.Principal.ID {
+			v.Votes = append(v.Votes, each)
+		}
+	}
+	v.Votes = append(v.Votes, Vote{g.Principal, v.Digest, d.At})
+	return v, len(v.Votes) >= needed(g)
+}
+
+// vote stores a yes that is not enough.
+func (gate *Gate) vote(ctx context.Context, tx Store, g access.Grant, a *Approval, v Voted, now time.Time) error {
+	stored, err := tx.VoteApproval(ctx, g.Workspace.ID, a.ID, a.Votes, v)
+	if err != nil {
+		return err
+	}
+	*a = stored
+	return gate.auditDecision(ctx, tx, stored, audit.ApprovalVoted, g.Principal, now)
+}
+
+// Assign names the user who is to decide the approval, "" for nobody in
+// particular. Who may decide it may assign it, to somebody who may decide it
+// too. It fails with [problem.Conflict] if there is nothing to decide.
+func (gate *Gate) Assign(ctx context.Context, g access.Grant, id, user string) (Approval, error) {
+	var a Approval
+	err := gate.InTx(ctx, func(tx Store) error {
+		var err error
+		if a, err = gate.decidable(ctx, tx, g, id); err != nil {
+			return err
+		}
+		if user != "" {
+			if err := gate.mayBeAssigned(ctx, tx, g.Workspace, a, user); err != nil {
+				return err
+			}
+		}
+		if a, err = tx.AssignApproval(ctx, g.Workspace.ID, id, user); err != nil {
+			return err
+		}
+		e := gate.decisionEntry(ctx, a, audit.ApprovalAssigned, g.Principal, gate.now())
+		e.Detail, _ = json.Marshal(map[string]string{"assignee": user}) // cannot fail: a string
+		return tx.Audit(ctx, e)
+	})
+	return a, err
+}
+
+// mayBeAssigned refuses a user who could not decide the approval.
+func (gate *Gate) mayBeAssigned(ctx context.Context, tx Store, w access.Workspace, a Approval, user string) error {
+	users, err := tx.Users(ctx, w.ID)
+	if err != nil {
+		return err
+	}
+	for _, u := range users {
+		if u.ID != user {
+			continue
+		}
+		rights := gate.Catalog.RoleRights(u.Role)
+		return gate.mayDecide(ctx, tx, access.Grant{Principal: access.Principal{Kind: access.KindPerson, ID: u.ID, Name: u.Name, User: u.ID},
+			Workspace: w, Rights: rights, MayDecide: rights.Full()}, a)
+	}
+	return problem.Errorf(problem.NotFound, "there is no member %.60q of the workspace", user).WithFix("Use the id of a member; list_users finds it.")
 }
 
 // Reject decides the approval for g with no. The reason is required: the agent
@@ -294,7 +376,11 @@ func (gate *Gate) readable(g access.Grant, a Approval) Approval {
 
 // List returns the approvals that g may see, newest first.
 func (gate *Gate) List(ctx context.Context, g access.Grant, q Query) ([]Approval, error) {
-	if !seesAll(g) {
+	switch {
+	case seesAll(g):
+	case g.Principal.Kind == access.KindPerson:
+		q.User = g.Principal.User
+	default:
 		q.Credential = g.Principal.ID
 	}
 	list, err := gate.Store.ListApprovals(ctx, g.Workspace.ID, q)
@@ -302,6 +388,72 @@ func (gate *Gate) List(ctx context.Context, g access.Grant, q Query) ([]Approval
 		list[i] = gate.readable(g, a)
 	}
 	return list, err
+}
+
+// Inbox returns what needs attention of what g may see: approvals that are
+// pending, and such that have failed and nobody has dismissed, newest first.
+func (gate *Gate) Inbox(ctx context.Context, g access.Grant, q Query) ([]Approval, error) {
+	q.Status, q.Execution = Pending, ""
+	list, err := gate.List(ctx, g, q)
+	if err != nil {
+		return nil, err
+	}
+	q.Status, q.Execution = "", Failed
+	failed, err := gate.List(ctx, g, q)
+	if err != nil {
+		return nil, err
+	}
+	list = append(list, failed...)
+	slices.SortFunc(list, func(a, b Approval) int { return strings.Compare(b.ID, a.ID) }) // ids are in the order of their making
+	return list[:min(len(list), q.Limit)], nil
+}
+
+// Waiting returns how many approvals wait for g: those that are pending or have
+// failed, and that it may decide.
+func (gate *Gate) Waiting(ctx context.Context, g access.Grant) (int, error) {
+	if seesAll(g) {
+		return gate.Store.CountWaiting(ctx, g.Workspace.ID, "")
+	}
+	if g.Principal.Kind != access.KindPerson {
+		return 0, nil
+	}
+	return gate.Store.CountWaiting(ctx, g.Workspace.ID, g.Principal.User)
+}
+
+// MaxBatch is how many approvals one batch decides at most.
+const MaxBatch = 100
+
+// A BatchItem is one approval of a batch.
+type BatchItem struct {
+	ID     string `json:"id"`
+	Digest string `json:"digest,omitempty"` // of what was looked at, "" if it is not known
+}
+
+// A BatchResult is what became of one approval of a batch.
+type BatchResult struct {
+	ID       string
+	Approval Approval
+	Err      error
+}
+
+// Batch decides up to [MaxBatch] approvals, each for itself: with a reason it
+// rejects them, without one it approves.
+func (gate *Gate) Batch(ctx context.Context, g access.Grant, items []BatchItem, reject bool, reason string) ([]BatchResult, error) {
+	if n := len(items); n == 0 || n > MaxBatch {
+		return nil, &problem.Error{Kind: problem.Validation, Message: "a batch decides 1 to 100 approvals", Fix: "Send their ids, at most 100 at a time.",
+			Fields: []problem.Field{{Path: "ids", Expected: "1 to 100 ids", Got: strconv.Itoa(n)}}}
+	}
+	results := make([]BatchResult, len(items))
+	for i, item := range items {
+		r := &results[i]
+		r.ID = item.ID
+		if reject {
+			r.Approval, r.Err = gate.Reject(ctx, g, item.ID, reason)
+		} else {
+			r.Approval, r.Err = gate.Approve(ctx, g, item.ID, Seen{Digest: item.Digest})
+		}
+	}
+	return results, nil
 }
 
 // Wait returns the approval once it is decided and its execution is over, or
@@ -410,6 +562,9 @@ func (gate *Gate) mayDecide(ctx context.Context, tx Store, g access.Grant, a App
 	case access.KindOperator:
 		return nil
 	case access.KindPerson:
+		if g.Workspace.Settings.FourEyes && a.By.User != "" && a.By.User == g.Principal.User {
+			return refuse("the request is made in your name, and in this workspace two others decide", "Ask two other admins of the workspace.")
+		}
 		if g.Rights.Full() {
 			return nil
 		}
@@ -424,7 +579,7 @@ func (gate *Gate) mayDecide(ctx context.Context, tx Store, g access.Grant, a App
 	switch {
 	case a.By.ID == g.Principal.ID:
 		return refuse("it has asked for it itself", people)
-	case g.Workspace.Settings.PeopleOnly:
+	case g.Workspace.Settings.PeopleOnly || g.Workspace.Settings.FourEyes:
 		return refuse("in this workspace only people decide", people)
 	case !g.MayDecide:
 		return refuse(`it has not the right "may decide"`, people)

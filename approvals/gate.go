@@ -67,6 +67,19 @@ type Store interface {
 	// Approval returns one approval. It fails with [problem.NotFound].
 	Approval(ctx context.Context, workspace, id string) (Approval, error)
 
+	// CountWaiting returns how many approvals are pending or have failed: of the
+	// workspace, or if user is not "" those that they may decide themselves.
+	CountWaiting(ctx context.Context, workspace, user string) (int, error)
+
+	// VoteApproval stores the votes of a pending approval with what they are for,
+	// and returns it as it then is. It fails with [problem.Conflict] if it is not
+	// pending, or if its votes are not before any more.
+	VoteApproval(ctx context.Context, workspace, id string, before []Vote, v Voted) (Approval, error)
+
+	// AssignApproval names who is to decide a pending or failed approval, "" for
+	// nobody. It fails with [problem.Conflict] if there is nothing to decide.
+	AssignApproval(ctx context.Context, workspace, id, user string) (Approval, error)
+
 	// ListApprovals returns a page, newest first.
 	ListApprovals(ctx context.Context, workspace string, q Query) ([]Approval, error)
 
@@ -116,7 +129,21 @@ type Decision struct {
 	Reason string
 	Edited json.RawMessage
 	At     time.Time
+
+	TargetVer int64 // the target's version that was decided about; 0 leaves that of the request
 }
+
+// Voted is what the votes of an approval are for.
+type Voted struct {
+	Votes     []Vote
+	Edited    json.RawMessage
+	Digest    string
+	TargetVer int64
+}
+
+// Topic is what is touched when an approval of the workspace is made, decided,
+// moved or assigned.
+func Topic(workspace string) string { return "approvals:" + workspace }
 
 // Ran is the outcome of an execution.
 type Ran struct {
@@ -132,6 +159,11 @@ type Query struct {
 	Status     Status
 	Execution  Execution
 	Credential string
+	Client     string // of an OAuth client, all its grants
+	User       string // whom the requester acts for
+	Assignee   string
+	IDs        []string // one of these
+	Decided    bool     // not pending
 	Resource   string
 	Before     string // only approvals made before the one with this id
 	Limit      int
@@ -264,7 +296,8 @@ func (gate *Gate) run(ctx context.Context, tx Store, a *catalog.Action, call cat
 // queue makes the action an approval.
 func (gate *Gate) queue(ctx context.Context, tx Store, a *catalog.Action, call catalog.Call, in Incoming) (Outcome, error) {
 	g, most := call.Grant, MaxOpen
-	target, cannot := a.Check(ctx, tx, call)
+	preview, cannot := a.Preview(ctx, tx, call)
+	target := preview.Target
 	if cannot != nil {
 		if e, ok := errors.AsType[*problem.Error](cannot); !ok || e.Kind == problem.Unavailable {
 			return Outcome{}, cannot
@@ -281,7 +314,7 @@ func (gate *Gate) queue(ctx context.Context, tx Store, a *catalog.Action, call c
 	p := Approval{
 		ID: typeid.NewID("apr"), Workspace: g.Workspace.ID, Status: Pending, Execution: NotExecuted,
 		Action: a.Name, Resource: a.Resource, Verb: a.Verb, TargetID: target.ID, TargetVer: target.Version, Title: target.Title,
-		Input: call.Input.Canonical, Reason: call.Input.Reason,
+		Base: preview.Before, Input: call.Input.Canonical, Reason: call.Input.Reason,
 		Request: in.Request, By: g.Principal, Parent: g.Parent, Decider: g.DeciderOf(a.Resource, a.Verb), Asked: 1,
 		CreatedAt: call.Now, ExpiresAt: call.Now.Add(ttl),
 		DedupeKey: digest(a.Name, string(call.Input.Canonical), in.Request.IdempotencyKey),
@@ -340,7 +373,11 @@ func (gate *Gate) supersede(ctx context.Context, tx Store, a Approval) error {
 
 // digest hashes what a decider of the approval sees of the action.
 func (a *Approval) digest() string {
-	return digest(a.Action, a.TargetID, strconv.FormatInt(a.TargetVer, 10), string(a.Input))
+	runs := a.Input
+	if a.Edited != nil {
+		runs = a.Edited
+	}
+	return digest(a.Action, a.TargetID, strconv.FormatInt(a.TargetVer, 10), string(runs))
 }
 
 // digest returns the hex SHA-256 of the parts, each with its length, so that

@@ -32,6 +32,8 @@ type View struct {
 	Asked       int64           `json:"asked"` // how often the same was asked
 	RequestedBy Who             `json:"requested_by"`
 	Decider     access.Decider  `json:"decider"` // who may decide: admin, or also the owner of the request
+	Assignee    string          `json:"assignee,omitempty"`
+	ApprovedBy  []Who           `json:"approved_by,omitempty"` // while more have to
 	Request     ViewRequest     `json:"request"`
 
 	DecidedBy      *Who            `json:"decided_by,omitempty"`
@@ -68,13 +70,17 @@ func (gate *Gate) View(a Approval) View {
 		ID: a.ID, URL: gate.URL(a), Status: a.Status, Execution: a.Execution, Executed: a.Execution == Done, Message: gate.Answer(a).Message, ExpiresAt: a.ExpiresAt,
 		Action: a.Action, Resource: a.Resource, Verb: a.Verb.String(), TargetID: a.TargetID, Title: a.Title,
 		Input: gate.mask(a, a.Input), Edited: gate.mask(a, a.Edited), Reason: a.Reason, Digest: a.Digest, Asked: a.Asked,
-		RequestedBy: who(a.By), Decider: a.Decider, Request: ViewRequest{a.Request.Door, a.Request.Method, a.Request.Path, a.Request.Tool},
+		RequestedBy: who(a.By), Decider: a.Decider, Assignee: a.Assignee, Request: ViewRequest{a.Request.Door, a.Request.Method, a.Request.Path, a.Request.Tool},
 		DecisionReason: a.DecisionReason, Result: a.Result, Error: a.Error,
 		CreatedAt: a.CreatedAt, DecidedAt: a.DecidedAt, ExecutedAt: a.ExecutedAt,
 	}
 	if a.Status != Pending {
 		w := who(a.DecidedBy)
 		v.DecidedBy = &w
+		return v
+	}
+	for _, vote := range a.Votes {
+		v.ApprovedBy = append(v.ApprovedBy, who(vote.By))
 	}
 	return v
 }

@@ -32,6 +32,8 @@ const (
 	ApprovalRejected  Event = "approval.rejected"  //
 	ApprovalExpired   Event = "approval.expired"   //
 	ApprovalWithdrawn Event = "approval.withdrawn" //
+	ApprovalVoted     Event = "approval.voted"     // a yes where more are needed
+	ApprovalAssigned  Event = "approval.assigned"
 	ApprovalExtended  Event = "approval.extended"  //
 	ApprovalRetried   Event = "approval.retried"   // a failed execution ran again
 	ApprovalDismissed Event = "approval.dismissed" // a failed execution was let be

@@ -41,7 +41,16 @@ type planner func(ctx context.Context, s Store, c Call, lock bool) (plan, error)
 // A plan is an action that has been found possible.
 type plan struct {
 	target Target
+	before map[string]any // the target's values, nil if there is no target
+	after  map[string]any // the values that the record will have, nil if there will be none
 	run    func(ctx context.Context, s Store) (Result, error)
+}
+
+// A Preview is what a call would do to one record.
+type Preview struct {
+	Target Target
+	Before json.RawMessage // the target's body, nil if there is no target
+	After  json.RawMessage // the body that the record will have, nil if there will be none
 }
 
 // Check finds out all that stands against the call, and changes nothing: the
@@ -53,6 +62,22 @@ type plan struct {
 func (a *Action) Check(ctx context.Context, s Store, c Call) (Target, error) {
 	p, err := a.plan(ctx, s, c, false)
 	return p.target, err
+}
+
+// Preview is Check that also tells what would become of the record.
+func (a *Action) Preview(ctx context.Context, s Store, c Call) (Preview, error) {
+	p, err := a.plan(ctx, s, c, false)
+	if err != nil {
+		return Preview{Target: p.target}, err
+	}
+	v := Preview{Target: p.target}
+	if p.before != nil {
+		v.Before = appendJSON(nil, p.before)
+	}
+	if p.after != nil {
+		v.After = appendJSON(nil, p.after)
+	}
+	return v, nil
 }
 
 // Run checks the call as Check does, and performs it. The store should be a

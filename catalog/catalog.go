@@ -6,6 +6,7 @@
 package catalog
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -73,6 +74,15 @@ func (r *Resource) noun() string { return strings.ReplaceAll(r.Singular, "-", " 
 // findHint says where ids of the resource are found.
 func (r *Resource) findHint() string {
 	return fmt.Sprintf("Find ids with list_%s.", strings.ReplaceAll(r.Name, "-", "_"))
+}
+
+// TitleOf returns what people call the record of the given body.
+func (r *Resource) TitleOf(body json.RawMessage) string {
+	values, err := decodeObject(body)
+	if err != nil {
+		return ""
+	}
+	return r.titleOf(values)
 }
 
 // titleOf returns what people call the record of the given values.

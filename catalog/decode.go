@@ -261,14 +261,14 @@ func (a *Action) Mask(input json.RawMessage) json.RawMessage {
 	}
 	for i := range a.fields {
 		if _, ok := o[a.fields[i].Name]; ok && a.fields[i].Secret {
-			o[a.fields[i].Name] = masked
+			o[a.fields[i].Name] = Masked
 		}
 	}
 	return appendJSON(nil, o)
 }
 
-// masked stands for the value of a secret field.
-const masked = "********"
+// Masked stands for the value of a secret field.
+const Masked = "********"
 
 // faults collects what is wrong with an input.
 type faults struct {

@@ -236,7 +236,7 @@ func (r *Resource) appendRecord(b []byte, rec Record, chosen []string) ([]byte, 
 	}
 	for i := range r.Fields {
 		if _, ok := body[r.Fields[i].Name]; ok && r.Fields[i].Secret {
-			body[r.Fields[i].Name] = json.RawMessage(`"` + masked + `"`)
+			body[r.Fields[i].Name] = json.RawMessage(`"` + Masked + `"`)
 		}
 	}
 	if chosen == nil {
@@ -352,7 +352,7 @@ func (a *Action) planCreate(ctx context.Context, s Store, c Call, values map[str
 		return plan{}, err
 	}
 	return plan{
-		target: Target{Title: r.titleOf(settled)},
+		target: Target{Title: r.titleOf(settled)}, after: settled,
 		run: func(ctx context.Context, s Store) (Result, error) {
 			at := c.Now.UTC().Truncate(time.Millisecond)
 			rec := Record{Resource: r.Name, ID: typeid.NewID(r.Prefix), Version: 1, Body: appendJSON(nil, settled), CreatedAt: at, UpdatedAt: at}
@@ -388,7 +388,7 @@ func (a *Action) planUpdate(ctx context.Context, s Store, c Call, changes map[st
 		return plan{}, err
 	}
 	return plan{
-		target: r.targetOf(rec, old),
+		target: r.targetOf(rec, old), before: old, after: settled,
 		run: func(ctx context.Context, s Store) (Result, error) {
 			if body := appendJSON(nil, settled); !bytes.Equal(body, rec.Body) {
 				rec.Body = body
@@ -589,7 +589,7 @@ func (a *Action) planDelete(ctx context.Context, s Store, c Call, lock bool) (pl
 	if err := a.referrers(ctx, s, c, rec); err != nil {
 		return plan{}, err
 	}
-	p := plan{target: r.targetOf(rec, values)}
+	p := plan{target: r.targetOf(rec, values), before: values}
 	p.run = func(ctx context.Context, s Store) (Result, error) {
 		if err := s.DeleteRecord(ctx, c.Grant.Workspace.ID, r.Name, rec.ID, rec.Version); err != nil {
 			return Result{}, err

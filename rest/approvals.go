@@ -21,6 +21,13 @@ type (
 	approveBody struct {
 		Digest string          `json:"digest,omitempty"` // of what was looked at
 		Edited json.RawMessage `json:"edited,omitempty"` // what to run instead of the input
+
+		Stale         approvals.Stale `json:"stale,omitempty"`          // of a changed target: rebase or untouched
+		TargetVersion int64           `json:"target_version,omitempty"` // of the card, with stale
+	}
+
+	assignBody struct {
+		User string `json:"user"` // "" takes the assignment away
 	}
 
 	rejectBody struct {
@@ -32,9 +39,10 @@ type (
 	}
 
 	batchBody struct {
-		Decision string   `json:"decision"`         // approve or reject
-		Reason   string   `json:"reason,omitempty"` // of a rejection
-		IDs      []string `json:"ids"`
+		Decision string                `json:"decision"`         // approve or reject
+		Reason   string                `json:"reason,omitempty"` // of a rejection
+		IDs      []string              `json:"ids,omitempty"`
+		Items    []approvals.BatchItem `json:"items,omitempty"` // instead of ids: with the digests of what was looked at
 	}
 
 	batchResult struct {
@@ -56,6 +64,8 @@ func (api *API) listApprovals(c *call) error {
 		Status:     approvals.Status(q.oneOf("status", statuses...)),
 		Execution:  approvals.Execution(q.oneOf("execution", executions...)),
 		Credential: q.text("requested_by"),
+		Client:     q.text("client"),
+		Assignee:   q.text("assignee"),
 		Resource:   q.text("resource"),
 		Before:     q.cursor("apr"),
 		Limit:      q.limit(),
@@ -104,7 +114,7 @@ func (api *API) approve(c *call) error {
 		if string(in.Edited) == "null" {
 			in.Edited = nil
 		}
-		return api.Gate.Approve(ctx, g, id, approvals.Seen{Digest: in.Digest, Edited: in.Edited})
+		return api.Gate.Approve(ctx, g, id, approvals.Seen{Digest: in.Digest, Edited: in.Edited, Stale: in.Stale, TargetVersion: in.TargetVersion})
 	})
 }
 
@@ -132,43 +142,55 @@ func (api *API) extend(c *call) error {
 	})
 }
 
-// maxBatch is how many approvals one request may decide.
-const maxBatch = 100
-
 // batch decides many approvals, each for itself, and says what became of each.
 func (api *API) batch(c *call) error {
 	var in batchBody
 	if err := c.decode(&in); err != nil {
 		return err
 	}
-	var do decide
-	switch in.Decision {
-	case "approve":
-		do = func(ctx context.Context, g access.Grant, id string) (approvals.Approval, error) {
-			return api.Gate.Approve(ctx, g, id, approvals.Seen{})
-		}
-	case "reject":
-		do = func(ctx context.Context, g access.Grant, id string) (approvals.Approval, error) {
-			return api.Gate.Reject(ctx, g, id, in.Reason)
-		}
-	default:
+	if in.Decision != "approve" && in.Decision != "reject" {
 		return &problem.Error{Kind: problem.Validation, Message: "the batch has no decision", Fix: `Send {"decision": "approve" or "reject", "ids": […]}.`,
 			Fields: []problem.Field{{Path: "decision", Expected: "approve or reject", Got: in.Decision}}}
 	}
-	if n := len(in.IDs); n == 0 || n > maxBatch {
-		return &problem.Error{Kind: problem.Validation, Message: "a batch decides 1 to 100 approvals", Fix: "Send their ids, at most 100 at a time.",
-			Fields: []problem.Field{{Path: "ids", Expected: "1 to 100 ids", Got: itoa(n)}}}
+	items := in.Items
+	for _, id := range in.IDs {
+		items = append(items, approvals.BatchItem{ID: id})
 	}
-	results := make([]batchResult, len(in.IDs))
-	for i, id := range in.IDs {
-		results[i].ID = id
-		a, err := do(c.r.Context(), c.g, id)
-		if err != nil {
-			results[i].Error = problem.Report(c.r.Context(), err)
+	decided, err := api.Gate.Batch(c.r.Context(), c.g, items, in.Decision == "reject", in.Reason)
+	if err != nil {
+		return err
+	}
+	results := make([]batchResult, len(decided))
+	for i, d := range decided {
+		results[i].ID = d.ID
+		if d.Err != nil {
+			results[i].Error = problem.Report(c.r.Context(), d.Err)
 			continue
 		}
-		v := api.Gate.View(a)
+		v := api.Gate.View(d.Approval)
 		results[i].Approval = &v
 	}
 	return data(c, http.StatusOK, results)
+}
+
+// card answers with what there is to know for deciding an approval.
+func (api *API) card(c *call) error {
+	if err := c.empty(); err != nil {
+		return err
+	}
+	card, err := api.Gate.Card(c.r.Context(), c.g, c.r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	return data(c, http.StatusOK, card)
+}
+
+func (api *API) assign(c *call) error {
+	var in assignBody
+	if err := c.decode(&in); err != nil {
+		return err
+	}
+	return api.answer(c, func(ctx context.Context, g access.Grant, id string) (approvals.Approval, error) {
+		return api.Gate.Assign(ctx, g, id, in.User)
+	})
 }

@@ -16,7 +16,8 @@ import (
 )
 
 const approvalColumns = `id, workspace, status, execution, action, resource, verb, target, target_ver, after_ver, title, input, edited,
-	reason, digest, dedupe, asked, asker, request, body, decision, result, error, created, expires, decided, executed`
+	reason, digest, dedupe, asked, asker, request, body, decision, result, error, created, expires, decided, executed,
+	base, votes, assignee`
 
 // asker is the part of an approval that says whose request it is.
 type asker struct {
@@ -66,15 +67,15 @@ func encode(v any) string {
 
 func scanApproval(row scanner) (approvals.Approval, error) {
 	var a approvals.Approval
-	var verb, input, edited, asked, request, body, decision, result, failure string
+	var verb, input, edited, asked, request, body, decision, result, failure, base, votes string
 	var created, expires, decided, executed int64
 	if err := row.Scan(&a.ID, &a.Workspace, &a.Status, &a.Execution, &a.Action, &a.Resource, &verb, &a.TargetID, &a.TargetVer, &a.AfterVer,
 		&a.Title, &input, &edited, &a.Reason, &a.Digest, &a.DedupeKey, &a.Asked, &asked, &request, &body, &decision,
-		&result, &failure, &created, &expires, &decided, &executed); err != nil {
+		&result, &failure, &created, &expires, &decided, &executed, &base, &votes, &a.Assignee); err != nil {
 		return a, err
 	}
 	a.CreatedAt, a.ExpiresAt, a.DecidedAt, a.ExecutedAt = at(created), at(expires), at(decided), at(executed)
-	a.Input, a.Edited, a.Result = raw(input), raw(edited), raw(result)
+	a.Base, a.Input, a.Edited, a.Result = raw(base), raw(input), raw(edited), raw(result)
 	var who asker
 	var how arrival
 	var err error
@@ -89,6 +90,11 @@ func scanApproval(row scanner) (approvals.Approval, error) {
 	}
 	a.By, a.Parent, a.Decider = who.By, who.Parent, who.Decider
 	a.Request = approvals.Request{Door: how.Door, Method: how.Method, Path: how.Path, Tool: how.Tool, Body: []byte(body)}
+	if votes != "" {
+		if err := json.Unmarshal([]byte(votes), &a.Votes); err != nil {
+			return a, fmt.Errorf("approval %s: %w", a.ID, err)
+		}
+	}
 	if decision != "" {
 		var v verdict
 		if err := json.Unmarshal([]byte(decision), &v); err != nil {
@@ -148,16 +154,17 @@ func (db *DB) CreateApproval(ctx context.Context, a approvals.Approval, since ti
 			return problem.Errorf(problem.QueueFull, "%d approvals of this credential are open, which is the most there may be", open).
 				WithFix("Wait until a person has decided some of them, or withdraw those that are no longer needed.")
 		}
-		_, err := tx.q.ExecContext(ctx, `INSERT INTO approvals (credential, `+approvalColumns+`)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 0, $11, $12, '', $13, $14, $15, $16, $17, $18, $19, '', '', '', $20, $21, 0, 0)`,
+		_, err := tx.q.ExecContext(ctx, `INSERT INTO approvals (credential, client, user_id, owner_decides, `+approvalColumns+`)
+			VALUES ($1, $23, $24, $25, $2, $3, $4, $5, $6, $7, $8, $9, $10, 0, $11, $12, '', $13, $14, $15, $16, $17, $18, $19, '', '', '', $20, $21, 0, 0, $22, '', '')`,
 			a.By.ID, a.ID, a.Workspace, string(a.Status), string(a.Execution), a.Action, a.Resource, a.Verb.String(), a.TargetID, a.TargetVer,
 			a.Title, string(a.Input), a.Reason, a.Digest, a.DedupeKey, a.Asked,
 			encode(asker{a.By, a.Parent, a.Decider}),
 			encode(arrival{a.Request.Door, a.Request.Method, a.Request.Path, a.Request.Tool}), string(a.Request.Body),
-			ms(a.CreatedAt), ms(a.ExpiresAt))
+			ms(a.CreatedAt), ms(a.ExpiresAt), string(a.Base), a.By.Client, a.By.User, a.Decider == access.DeciderOwner)
 		if err != nil {
 			return fmt.Errorf("store approval: %w", err)
 		}
+		tx.notifyOnce(approvals.Topic(a.Workspace))
 		stored, created = a, true
 		return nil
 	})
@@ -203,8 +210,20 @@ func (db *DB) ListApprovals(ctx context.Context, workspace string, q approvals.Q
 	where(` AND status = `, string(q.Status))
 	where(` AND execution = `, string(q.Execution))
 	where(` AND credential = `, q.Credential)
+	where(` AND client = `, q.Client)
+	where(` AND user_id <> '' AND user_id = `, q.User)
+	where(` AND assignee = `, q.Assignee)
 	where(` AND resource = `, q.Resource)
 	where(` AND id < `, q.Before)
+	if q.Decided {
+		b.WriteString(` AND status <> 'pending'`)
+	}
+	if q.IDs != nil {
+		b.WriteString(` AND id IN (` + parameters(len(args)+1, len(q.IDs)) + `)`)
+		for _, id := range q.IDs {
+			args = append(args, id)
+		}
+	}
 	args = append(args, q.Limit)
 	b.WriteString(` ORDER BY id DESC LIMIT $` + strconv.Itoa(len(args)))
 	rows, err := db.q.QueryContext(ctx, b.String(), args...)
@@ -227,10 +246,11 @@ func (db *DB) ListApprovals(ctx context.Context, workspace string, q approvals.Q
 // [problem.Conflict] if the approval is not pending.
 func (db *DB) DecideApproval(ctx context.Context, workspace, id string, d approvals.Decision) (a approvals.Approval, err error) {
 	err = db.step(ctx, func(tx *DB) error {
-		a, err = scanApproval(tx.q.QueryRowContext(ctx, `UPDATE approvals SET status = $3, edited = $4, decision = $5, decided = $6
+		a, err = scanApproval(tx.q.QueryRowContext(ctx, `UPDATE approvals SET status = $3, edited = $4, decision = $5, decided = $6,
+				target_ver = CASE WHEN CAST($7 AS BIGINT) = 0 THEN target_ver ELSE CAST($7 AS BIGINT) END
 			WHERE workspace = $1 AND id = $2 AND status = 'pending'
 			RETURNING `+approvalColumns,
-			workspace, id, string(d.Status), string(d.Edited), encode(verdict{d.By, d.Reason}), ms(d.At)))
+			workspace, id, string(d.Status), string(d.Edited), encode(verdict{d.By, d.Reason}), ms(d.At), d.TargetVer))
 		return tx.moved(ctx, workspace, id, err)
 	})
 	return a, err
@@ -254,7 +274,56 @@ func (db *DB) moved(ctx context.Context, workspace, id string, err error) error 
 		return fmt.Errorf("approval %s: %w", id, err)
 	}
 	db.notify(id)
+	db.notifyOnce(approvals.Topic(workspace))
 	return nil
+}
+
+// CountWaiting returns how many approvals are pending or have failed; see
+// [approvals.Store].
+func (db *DB) CountWaiting(ctx context.Context, workspace, user string) (int, error) {
+	query := `SELECT (SELECT COUNT(*) FROM approvals WHERE workspace = $1 AND status = 'pending')
+		+ (SELECT COUNT(*) FROM approvals WHERE workspace = $1 AND execution = 'failed')`
+	args := []any{workspace}
+	if user != "" {
+		query = `SELECT (SELECT COUNT(*) FROM approvals WHERE workspace = $1 AND user_id <> '' AND user_id = $2 AND status = 'pending' AND owner_decides)
+			+ (SELECT COUNT(*) FROM approvals WHERE workspace = $1 AND user_id <> '' AND user_id = $2 AND status = 'approved' AND execution = 'failed' AND owner_decides)`
+		args = append(args, user)
+	}
+	var n int
+	err := db.q.QueryRowContext(ctx, query, args...).Scan(&n)
+	return n, err
+}
+
+// VoteApproval stores the votes of a pending approval; see [approvals.Store].
+func (db *DB) VoteApproval(ctx context.Context, workspace, id string, before []approvals.Vote, v approvals.Voted) (a approvals.Approval, err error) {
+	old := ""
+	if before != nil {
+		old = encode(before)
+	}
+	err = db.step(ctx, func(tx *DB) error {
+		a, err = scanApproval(tx.q.QueryRowContext(ctx, `UPDATE approvals SET votes = $3, edited = $4, digest = $5,
+				target_ver = CASE WHEN CAST($6 AS BIGINT) = 0 THEN target_ver ELSE CAST($6 AS BIGINT) END
+			WHERE workspace = $1 AND id = $2 AND status = 'pending' AND votes = $7
+			RETURNING `+approvalColumns, workspace, id, encode(v.Votes), string(v.Edited), v.Digest, v.TargetVer, old))
+		if errors.Is(err, sql.ErrNoRows) {
+			if now, err := tx.Approval(ctx, workspace, id); err == nil && now.Status == approvals.Pending {
+				return problem.Errorf(problem.Conflict, "somebody else has just approved %s", id).WithFix("Look at it again, and approve if you still agree.")
+			}
+		}
+		return tx.moved(ctx, workspace, id, err)
+	})
+	return a, err
+}
+
+// AssignApproval names who is to decide an approval; see [approvals.Store].
+func (db *DB) AssignApproval(ctx context.Context, workspace, id, user string) (a approvals.Approval, err error) {
+	err = db.step(ctx, func(tx *DB) error {
+		a, err = scanApproval(tx.q.QueryRowContext(ctx, `UPDATE approvals SET assignee = $3
+			WHERE workspace = $1 AND id = $2 AND (status = 'pending' OR execution = 'failed')
+			RETURNING `+approvalColumns, workspace, id, user))
+		return tx.moved(ctx, workspace, id, err)
+	})
+	return a, err
 }
 
 // MoveExecution moves the execution of an approved approval. It fails with
@@ -286,8 +355,8 @@ func (db *DB) ExtendApproval(ctx context.Context, workspace, id string, until ti
 // before the given time, in all workspaces. It returns how many, [PurgeBatch] at
 // most.
 func (db *DB) PurgeRequests(ctx context.Context, before time.Time) (int64, error) {
-	return db.purge(ctx, `UPDATE approvals SET body = '' WHERE id IN (
-		SELECT id FROM approvals WHERE decided > 0 AND decided < $1 AND body <> '' ORDER BY decided LIMIT $2)`, before)
+	return db.purge(ctx, `UPDATE approvals SET body = '', base = '' WHERE id IN (
+		SELECT id FROM approvals WHERE decided > 0 AND decided < $1 AND (body <> '' OR base <> '') ORDER BY decided LIMIT $2)`, before)
 }
 
 // PurgeBatch is how many rows a Purge method changes at most, so that no

@@ -22,6 +22,7 @@ import (
 	"io/fs"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -328,6 +329,13 @@ func (db *DB) notify(topic string) {
 	db.tx.topics = append(db.tx.topics, topic)
 }
 
+// notifyOnce is notify for topics that one transaction may touch often.
+func (db *DB) notifyOnce(topic string) {
+	if !slices.Contains(db.tx.topics, topic) {
+		db.notify(topic)
+	}
+}
+
 // A watcher waits for topics.
 type watcher struct {
 	topic string
@@ -338,7 +346,8 @@ type watcher struct {
 const JobsTopic = "jobs"
 
 // Watch returns a channel that receives after each commit, on any node, that
-// touched the topic: [JobsTopic], or the id of an approval that was decided.
+// touched the topic: [JobsTopic], [access.CallsTopic], [approvals.Topic], or
+// the id of an approval that was decided.
 // Several commits may become one receipt, and one may come without a change, so
 // the receiver looks at the state. stop ends it.
 func (db *DB) Watch(topic string) (changed <-chan struct{}, stop func()) {

@@ -72,11 +72,18 @@ func TestOlderFileIsCopiedBeforeItIsMigrated(t *testing.T) {
 	db := storagetest.Open(t, path)
 	ctx := t.Context()
 	workspace(t, db, "wsp_1")
-	// As it was before the last three migrations.
+	// As it was before the migrations from 7 on.
+	for _, column := range []string{"base", "votes", "assignee", "client", "owner_decides", "user_id"} {
+		if column == "base" {
+			must(t, db.Raw(ctx, "DROP INDEX approvals_bodies"))
+			must(t, db.Raw(ctx, "DROP INDEX approvals_user"))
+		}
+		must(t, db.Raw(ctx, "ALTER TABLE approvals DROP COLUMN "+column))
+	}
 	for _, table := range []string{"oauth_refresh_tokens", "oauth_families", "oauth_codes", "oauth_grants", "oauth_policies", "oauth_clients", "oauth_signing_keys", "sessions"} {
 		must(t, db.Raw(ctx, "DROP TABLE "+table))
 	}
-	for _, q := range []string{"DROP INDEX members_user", "DROP TABLE settings", "DROP INDEX records_updated", "DROP INDEX approvals_bodies", "DROP TRIGGER audit_entries_no_replace",
+	for _, q := range []string{"DROP INDEX members_user", "DROP TABLE settings", "DROP INDEX records_updated", "DROP TRIGGER audit_entries_no_replace",
 		"ALTER TABLE audit_heads DROP COLUMN mac", "DELETE FROM goose_db_version WHERE version_id >= 7"} {
 		must(t, db.Raw(ctx, q))
 	}
