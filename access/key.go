@@ -20,4 +20,6 @@ type Key struct {
 	RevokedAt   time.Time `json:"revoked_at,omitzero"`
 	LastUsedAt  time.Time `json:"last_used_at,omitzero"`
 	LastUsedFor string    `json:"last_used_for,omitempty"` // the action of that use
+
+	OldSecretUntil time.Time `json:"old_secret_until,omitzero"` // the end of the last rotation's overlap, also a past one
 }

@@ -31,6 +31,18 @@ type Count struct {
 	N          int64     `json:"count"`
 }
 
+// A DayCount is how often a credential was used on one day in UTC.
+type DayCount struct {
+	Credential string
+	Day        time.Time // its beginning
+	Calls      int64
+	Errors     int64 // of the calls, those that were not done and not queued
+}
+
+// CallsTopic is what is touched, at most once a second, when credentials of the
+// workspace were used.
+func CallsTopic(workspace string) string { return "calls:" + workspace }
+
 // A LastUse is when a credential was last used, and for what.
 type LastUse struct {
 	Workspace  string

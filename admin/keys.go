@@ -451,6 +451,36 @@ func (d *Desk) Usage(ctx context.Context, g access.Grant, id string, since time.
 	return d.Store.UsageHistory(ctx, g.Workspace.ID, id, since)
 }
 
+// DailyUsage returns the counts of the credentials by day in UTC, since the day
+// of the given time, oldest first.
+func (d *Desk) DailyUsage(ctx context.Context, g access.Grant, credentials []string, since time.Time) ([]access.DayCount, error) {
+	if err := requireAdmin(g); err != nil {
+		return nil, err
+	}
+	return d.Store.DailyUsage(ctx, g.Workspace.ID, credentials, since.UTC().Truncate(24*time.Hour))
+}
+
+// WorkspaceUsage returns the counts of all credentials together by day in UTC,
+// since the day of the given time, oldest first.
+func (d *Desk) WorkspaceUsage(ctx context.Context, g access.Grant, since time.Time) ([]access.DayCount, error) {
+	if err := requireAdmin(g); err != nil {
+		return nil, err
+	}
+	return d.Store.WorkspaceUsage(ctx, g.Workspace.ID, since.UTC().Truncate(24*time.Hour))
+}
+
+// LastUse returns the last use of a credential, with its name. Who is no admin
+// asks about the OAuth clients that act for themselves only. It is zero if there
+// was none.
+func (d *Desk) LastUse(ctx context.Context, g access.Grant, user string) (access.LastUse, string, error) {
+	if user == "" || user != g.Principal.User {
+		if err := requireAdmin(g); err != nil {
+			return access.LastUse{}, "", err
+		}
+	}
+	return d.Store.LastUse(ctx, g.Workspace.ID, user)
+}
+
 // RevokeKey refuses the key from its next request on, and every key that it
 // has made. Its pending approvals stay, and cannot be approved while it is
 // revoked. Revoking twice is fine.
@@ -532,26 +562,15 @@ func (d *Desk) change(ctx context.Context, g access.Grant, id string, fn func(tx
 }
 
 // RotateKey gives the key another secret. The old one works for the overlap,
-// at most [MaxOverlap]. A key may rotate only itself and keys that it has made:
-// otherwise it could ask in another's name and decide that itself.
+// at most [MaxOverlap].
 func (d *Desk) RotateKey(ctx context.Context, g access.Grant, id string, overlap time.Duration) (MadeKey, error) {
 	if err := checkOverlap(overlap); err != nil {
 		return MadeKey{}, err
 	}
 	secret := access.NewSecret()
 	k, err := d.change(ctx, g, id, func(tx Store, k *access.Key) error {
-		if err := mayGive(g, k, *k); err != nil {
+		if err := d.mayRotate(ctx, tx, g, k); err != nil {
 			return err
-		}
-		if g.Principal.Kind == access.KindKey && g.Principal.ID != id {
-			children, err := tx.ChildKeys(ctx, g.Workspace.ID, g.Principal.ID)
-			if err != nil {
-				return err
-			}
-			if !slices.Contains(children, id) {
-				return problem.Errorf(problem.InsufficientScope, "a key rotates only itself and keys that it has made").
-					WithFix("Ask an admin of the workspace to rotate it.")
-			}
 		}
 		now := d.now()
 		k.Last4 = secret.Last4()
@@ -564,6 +583,43 @@ func (d *Desk) RotateKey(ctx context.Context, g access.Grant, id string, overlap
 		return MadeKey{}, err
 	}
 	return MadeKey{Key: k, Secret: secret}, nil
+}
+
+// EndOverlap ends the overlap of a rotation: the old secret is refused from the
+// next request on. Who may rotate the key may do so.
+func (d *Desk) EndOverlap(ctx context.Context, g access.Grant, id string) (access.Key, error) {
+	now := d.now()
+	return d.change(ctx, g, id, func(tx Store, k *access.Key) error {
+		if err := d.mayRotate(ctx, tx, g, k); err != nil {
+			return err
+		}
+		if err := tx.EndOldSecrets(ctx, g.Workspace.ID, id, now); err != nil {
+			return err
+		}
+		k.OldSecretUntil = now
+		return d.record(ctx, tx, g, audit.KeyRotated, id, map[string]any{"overlap_hours": 0})
+	})
+}
+
+// mayRotate refuses who may not rotate the key. A key may rotate only itself
+// and keys that it has made: otherwise it could ask in another's name and
+// decide that itself.
+func (d *Desk) mayRotate(ctx context.Context, tx Store, g access.Grant, k *access.Key) error {
+	if err := mayGive(g, k, *k); err != nil {
+		return err
+	}
+	if g.Principal.Kind != access.KindKey || g.Principal.ID == k.ID {
+		return nil
+	}
+	children, err := tx.ChildKeys(ctx, g.Workspace.ID, g.Principal.ID)
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(children, k.ID) {
+		return problem.Errorf(problem.InsufficientScope, "a key rotates only itself and keys that it has made").
+			WithFix("Ask an admin of the workspace to rotate it.")
+	}
+	return nil
 }
 
 func checkOverlap(overlap time.Duration) error {

@@ -268,7 +268,8 @@ func (db *DB) Users(ctx context.Context, workspace string) ([]access.User, error
 }
 
 const keyColumns = `k.id, k.workspace, k.name, k.last4, k.full_access, k.may_decide, k.scopes, k.per_minute, k.per_day,
-	k.maker, k.parent, k.created, k.expires, k.revoked, k.last_used, k.last_used_for`
+	k.maker, k.parent, k.created, k.expires, k.revoked, k.last_used, k.last_used_for,
+	(SELECT COALESCE(MAX(old.expires), 0) FROM key_secrets old WHERE old.key_id = k.id)`
 
 // keyRow scans keyColumns.
 type keyRow struct {
@@ -276,16 +277,17 @@ type keyRow struct {
 	scopes                           string
 	maker                            []byte
 	created, expires, revoked, lastU int64
+	oldUntil                         int64
 }
 
 func (r *keyRow) into() []any {
 	return []any{&r.k.ID, &r.k.Workspace, &r.k.Name, &r.k.Last4, &r.k.FullAccess, &r.k.MayDecide, &r.scopes,
-		&r.k.Limits.PerMinute, &r.k.Limits.PerDay, &r.maker, &r.k.Parent, &r.created, &r.expires, &r.revoked, &r.lastU, &r.k.LastUsedFor}
+		&r.k.Limits.PerMinute, &r.k.Limits.PerDay, &r.maker, &r.k.Parent, &r.created, &r.expires, &r.revoked, &r.lastU, &r.k.LastUsedFor, &r.oldUntil}
 }
 
 func (r *keyRow) value() (access.Key, error) {
 	k := r.k
-	k.CreatedAt, k.ExpiresAt, k.RevokedAt, k.LastUsedAt = at(r.created), at(r.expires), at(r.revoked), at(r.lastU)
+	k.CreatedAt, k.ExpiresAt, k.RevokedAt, k.LastUsedAt, k.OldSecretUntil = at(r.created), at(r.expires), at(r.revoked), at(r.lastU), at(r.oldUntil)
 	var err error
 	if k.Scopes, err = access.ParseScopes(r.scopes); err != nil {
 		return k, fmt.Errorf("key %s: %w", k.ID, err)
@@ -473,6 +475,23 @@ func (db *DB) RotateKey(ctx context.Context, k access.Key, hash string, until, n
 	})
 }
 
+// EndOldSecrets ends the overlap of the key's rotations.
+func (db *DB) EndOldSecrets(ctx context.Context, workspace, id string, now time.Time) error {
+	return db.step(ctx, func(tx *DB) error {
+		n, err := affected(tx.q.ExecContext(ctx, `UPDATE keys SET version = version + 1 WHERE workspace = $1 AND id = $2`, workspace, id))
+		if err != nil {
+			return fmt.Errorf("end old secrets: %w", err)
+		}
+		if n == 0 {
+			return noKey(id)
+		}
+		if _, err := tx.q.ExecContext(ctx, `UPDATE key_secrets SET expires = $3 WHERE workspace = $1 AND key_id = $2 AND expires > $3`, workspace, id, ms(now)); err != nil {
+			return fmt.Errorf("end old secrets: %w", err)
+		}
+		return nil
+	})
+}
+
 // ChildKeys returns the ids of the keys that the key has made, and those that
 // they have made.
 func (db *DB) ChildKeys(ctx context.Context, workspace, id string) ([]string, error) {
@@ -532,14 +551,7 @@ func (db *DB) AddUsage(ctx context.Context, counts []access.Count, last []access
 				if i > 0 {
 					b.WriteString(", ")
 				}
-				b.WriteByte('(')
-				for j := range 6 {
-					if j > 0 {
-						b.WriteString(", ")
-					}
-					b.WriteString("$" + strconv.Itoa(6*i+j+1))
-				}
-				b.WriteByte(')')
+				b.WriteString("(" + parameters(6*i+1, 6) + ")")
 				args = append(args, c.Workspace, c.Credential, ms(c.Hour), c.Action, string(c.Outcome), c.N)
 			}
 			b.WriteString(` ON CONFLICT (workspace, credential, hour, action, outcome) DO UPDATE SET n = key_usage.n + excluded.n`)
@@ -557,9 +569,22 @@ func (db *DB) AddUsage(ctx context.Context, counts []access.Count, last []access
 				l.Workspace, l.Credential, ms(l.At), l.Action); err != nil {
 				return fmt.Errorf("note last use: %w", err)
 			}
+			tx.notifyOnce(access.CallsTopic(l.Workspace))
 		}
 		return nil
 	})
+}
+
+// parameters returns n parameters of a statement, the first being $from.
+func parameters(from, n int) string {
+	var b strings.Builder
+	for i := range n {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString("$" + strconv.Itoa(from+i))
+	}
+	return b.String()
 }
 
 // UsedSince returns how many requests of the credential were counted since the
@@ -569,6 +594,73 @@ func (db *DB) UsedSince(ctx context.Context, workspace, credential string, since
 	err := db.q.QueryRowContext(ctx, `SELECT COALESCE(SUM(n), 0) FROM key_usage
 		WHERE workspace = $1 AND credential = $2 AND hour >= $3 AND outcome <> 'limited'`, workspace, credential, ms(since)).Scan(&n)
 	return n, err
+}
+
+// DailyUsage returns the counts of the credentials by day, since the given
+// day, oldest first.
+func (db *DB) DailyUsage(ctx context.Context, workspace string, credentials []string, since time.Time) ([]access.DayCount, error) {
+	if len(credentials) == 0 {
+		return nil, nil
+	}
+	args := []any{workspace, ms(since)}
+	for _, c := range credentials {
+		args = append(args, c)
+	}
+	return db.days(ctx, `SELECT credential, hour / 86400000, SUM(n), SUM(CASE WHEN outcome IN ('ok', 'queued') THEN 0 ELSE n END)
+		FROM key_usage WHERE workspace = $1 AND hour >= $2 AND credential IN (`+parameters(3, len(credentials))+`)
+		GROUP BY credential, hour / 86400000 ORDER BY credential, hour / 86400000`, args...)
+}
+
+// days reads counts by day.
+func (db *DB) days(ctx context.Context, query string, args ...any) ([]access.DayCount, error) {
+	rows, err := db.q.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, fmt.Errorf("daily usage: %w", err)
+	}
+	defer rows.Close()
+	var counts []access.DayCount
+	for rows.Next() {
+		var c access.DayCount
+		var day int64
+		if err := rows.Scan(&c.Credential, &day, &c.Calls, &c.Errors); err != nil {
+			return nil, err
+		}
+		c.Day = at(day * 86400000)
+		counts = append(counts, c)
+	}
+	return counts, rows.Err()
+}
+
+// WorkspaceUsage returns the counts of all credentials of the workspace
+// together, by day, since the given day, oldest first.
+func (db *DB) WorkspaceUsage(ctx context.Context, workspace string, since time.Time) ([]access.DayCount, error) {
+	return db.days(ctx, `SELECT '', hour / 86400000, SUM(n), SUM(CASE WHEN outcome IN ('ok', 'queued') THEN 0 ELSE n END)
+		FROM key_usage WHERE workspace = $1 AND hour >= $2
+		GROUP BY hour / 86400000 ORDER BY hour / 86400000`, workspace, ms(since))
+}
+
+// LastUse returns the last use of a credential of the workspace, and the name
+// that people know it by; of one that acts for the user only, unless user is "".
+// It is zero if none was ever used.
+func (db *DB) LastUse(ctx context.Context, workspace, user string) (access.LastUse, string, error) {
+	query := `SELECT id, name, last_used, last_used_for FROM (
+			SELECT id, name, last_used, last_used_for FROM keys WHERE workspace = $1
+			UNION ALL
+			SELECT g.id, c.name, g.last_used, g.last_used_for FROM oauth_grants g JOIN oauth_clients c ON c.id = g.client WHERE g.workspace = $1
+		) used WHERE last_used > 0 ORDER BY last_used DESC LIMIT 1`
+	args := []any{workspace}
+	if user != "" {
+		query = `SELECT g.id, c.name, g.last_used, g.last_used_for FROM oauth_grants g JOIN oauth_clients c ON c.id = g.client
+			WHERE g.workspace = $1 AND g.user_id = $2 AND g.last_used > 0 ORDER BY g.last_used DESC LIMIT 1`
+		args = append(args, user)
+	}
+	use, name, used := access.LastUse{Workspace: workspace}, "", int64(0)
+	err := db.q.QueryRowContext(ctx, query, args...).Scan(&use.Credential, &name, &used, &use.Action)
+	if errors.Is(err, sql.ErrNoRows) {
+		return access.LastUse{}, "", nil
+	}
+	use.At = at(used)
+	return use, name, err
 }
 
 // UsageHistory returns the credential's counts since the given hour, oldest

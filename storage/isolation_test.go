@@ -117,6 +117,9 @@ var crossings = map[string]crossing{
 		k.Workspace = other
 		return seen(db.RotateKey(ctx, k, "hash2", now, now), "a rotation")
 	},
+	"EndOldSecrets": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		return seen(db.EndOldSecrets(ctx, other, w.key.ID, now), "the end of an overlap")
+	},
 	"ChildKeys": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
 		got, err := db.ChildKeys(ctx, other, w.key.ID)
 		return seen(err, got)
@@ -131,6 +134,18 @@ var crossings = map[string]crossing{
 	"UsedSince": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
 		got, err := db.UsedSince(ctx, other, w.key.ID, time.Time{})
 		return seen(err, got)
+	},
+	"DailyUsage": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.DailyUsage(ctx, other, []string{w.key.ID}, time.Time{})
+		return seen(err, got)
+	},
+	"WorkspaceUsage": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.WorkspaceUsage(ctx, other, time.Time{})
+		return seen(err, got)
+	},
+	"LastUse": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, _, err := db.LastUse(ctx, other, "")
+		return seen(err, got.Credential)
 	},
 	"UsageHistory": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
 		got, err := db.UsageHistory(ctx, other, w.key.ID, time.Time{})
@@ -169,6 +184,18 @@ var crossings = map[string]crossing{
 	},
 	"ExtendApproval": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
 		got, err := db.ExtendApproval(ctx, other, w.pending.ID, now.Add(99*time.Hour))
+		return seen(err, got.ID)
+	},
+	"CountWaiting": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.CountWaiting(ctx, other, "")
+		return seen(err, got)
+	},
+	"VoteApproval": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.VoteApproval(ctx, other, w.pending.ID, nil, approvals.Voted{Votes: []approvals.Vote{{At: now}}, Digest: "d"})
+		return seen(err, got.ID)
+	},
+	"AssignApproval": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.AssignApproval(ctx, other, w.pending.ID, "usr_1")
 		return seen(err, got.ID)
 	},
 	"TakeIdempotencyKey": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
