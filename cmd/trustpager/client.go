@@ -114,13 +114,6 @@ type clientFlags struct {
 	WebhookEvents     []string       `help:"Further events for it." sep:","`
 }
 
-// wellKnown holds the redirect URIs that clients are known to use.
-var wellKnown = map[string][]string{
-	"claude": {"https://claude.ai/api/mcp/auth_callback", "https://claude.com/api/mcp/auth_callback"},
-	"vscode": {"https://vscode.dev/redirect", "https://insiders.vscode.dev/redirect", "http://127.0.0.1/", "http://127.0.0.1:33418/"},
-	"cursor": {"cursor://anysphere.cursor-mcp/oauth/callback", "https://www.cursor.com/agents/mcp/oauth/callback", "http://localhost:8787/callback"},
-}
-
 // input returns the flags as the desk takes them. limits and uris are those to
 // start from.
 func (f clientFlags) input(c *catalog.Catalog, limits access.Limits, uris []string) admin.ClientInput {
@@ -133,7 +126,7 @@ func (f clientFlags) input(c *catalog.Catalog, limits access.Limits, uris []stri
 	}
 	if f.RedirectURI != nil || f.For != "" {
 		all := slices.Clone(uris)
-		for _, uri := range wellKnown[f.For] {
+		for _, uri := range oauth.KnownRedirects(f.For) {
 			if !slices.Contains(all, uri) {
 				all = append(all, uri)
 			}

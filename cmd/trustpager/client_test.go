@@ -87,7 +87,7 @@ func TestOperatorRegistersClients(t *testing.T) {
 		if s := listed[0]; s.Name != "Sync" || !s.Credentials || s.Scopes != "contacts:read deals:write" || s.Limits != (access.Limits{PerMinute: 5, PerDay: access.DefaultLimits.PerDay}) || s.Origin != "registered" {
 			t.Errorf("got %+v", s)
 		}
-		if c := listed[1]; !c.Public || !slices.Equal(c.RedirectURIs, wellKnown["claude"]) || strings.Contains(c.Scopes, "write") {
+		if c := listed[1]; !c.Public || !slices.Equal(c.RedirectURIs, oauth.KnownRedirects("claude")) || strings.Contains(c.Scopes, "write") {
 			t.Errorf("got %+v, want the URIs of Claude, and the preset read", c)
 		}
 		if table := ok(t, url, "client", "list"); strings.Contains(table, "\u202e") || !strings.Contains(table, "Claude<U+202E>") || !strings.Contains(table, "registered") {
@@ -110,13 +110,13 @@ func TestOperatorChangesClients(t *testing.T) {
 		if c := edit("--name", "Other", "--per-day", "7"); c.Name != "Other" || c.Secret != "" || !slices.Equal(c.RedirectURIs, []string{own}) {
 			t.Errorf("got %+v, want only the name changed", c)
 		}
-		if c := edit("--for", "vscode"); !slices.Equal(c.RedirectURIs, append([]string{own}, wellKnown["vscode"]...)) {
+		if c := edit("--for", "vscode"); !slices.Equal(c.RedirectURIs, append([]string{own}, oauth.KnownRedirects("vscode")...)) {
 			t.Errorf("got %q, want those of VS Code added", c.RedirectURIs)
 		}
-		if c := edit("--for", "vscode"); len(c.RedirectURIs) != 1+len(wellKnown["vscode"]) {
+		if c := edit("--for", "vscode"); len(c.RedirectURIs) != 1+len(oauth.KnownRedirects("vscode")) {
 			t.Errorf("got %q, want none twice", c.RedirectURIs)
 		}
-		if c := edit("--redirect-uri", own, "--for", "cursor"); !slices.Equal(c.RedirectURIs, append([]string{own}, wellKnown["cursor"]...)) {
+		if c := edit("--redirect-uri", own, "--for", "cursor"); !slices.Equal(c.RedirectURIs, append([]string{own}, oauth.KnownRedirects("cursor")...)) {
 			t.Errorf("got %q, want them replaced", c.RedirectURIs)
 		}
 		if c := edit("--redirect-uri", "", "--client-credentials"); len(c.RedirectURIs) != 0 {
