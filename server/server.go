@@ -56,6 +56,7 @@ type Server struct {
 
 	handler http.Handler
 	mcp     *mcp.Server
+	pages   *web.Pages
 	runner  *jobs.Runner
 	unwatch func()
 	now     func() time.Time
@@ -103,11 +104,12 @@ func New(ctx context.Context, db *storage.DB, key secret.Key, cat *catalog.Catal
 	if err != nil {
 		return nil, err
 	}
-	pages, err := web.New(web.Config{OAuth: s.OAuth, Desk: s.Desk, Catalog: cat, Sessions: db, BaseURL: c.BaseURL, Origin: names, Address: address, Now: c.Now})
+	s.pages, err = web.New(web.Config{OAuth: s.OAuth, Desk: s.Desk, Admin: s.Desk, Gate: s.Gate, Catalog: cat, Sessions: db, BaseURL: c.BaseURL,
+		Origin: names, Address: address, Now: c.Now})
 	if err != nil {
 		return nil, err
 	}
-	s.handler = s.routes(api.Handler(), pages.Handler())
+	s.handler = s.routes(api.Handler(), s.pages.Handler())
 
 	deliverer := &webhook.Deliverer{Store: db, InTx: storage.InTx[webhook.Store](db), Guard: guard, Sealer: key, Now: c.Now, Version: c.Version}
 	changed, unwatch := db.Watch(storage.JobsTopic)
@@ -162,6 +164,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	case <-ctx.Done():
 	}
 	s.mcp.Close()
+	s.pages.Close()
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
 	defer cancel()
 	if serr := server.Shutdown(grace); serr != nil {

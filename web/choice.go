@@ -180,7 +180,9 @@ func (b bounds) ladder(r *catalog.Resource, at access.Position) ladder {
 	l := ladder{Name: resourceField + r.Name, Label: r.Label}
 	for i, p := range r.Ladder.Positions() {
 		if p.Levels().Within(most) {
-			l.Steps = append(l.Steps, step{Value: p.Name, Title: p.Title, Asks: p.Asks, Checked: p.Name == at.Name || at.Name == "" && i == 0})
+			s := step{Value: p.Name, Title: p.Title, Asks: p.Asks, Checked: p.Name == at.Name || at.Name == "" && i == 0, Presets: b.presetsOf(r, p)}
+			s.Tools, s.Waits = countTools(b.catalog.ActionsOf(r.Name), access.Grant{Workspace: b.workspace, Rights: access.RightsOf(p.Scopes(r.Name))})
+			l.Steps = append(l.Steps, s)
 		}
 	}
 	var admins []string
@@ -194,6 +196,32 @@ func (b bounds) ladder(r *catalog.Resource, at access.Position) ladder {
 		l.Hint = "An admin is asked before it " + enumerate(admins, "or") + "."
 	}
 	return l
+}
+
+// presetsOf returns the presets that choose the position of the resource.
+func (b bounds) presetsOf(r *catalog.Resource, p access.Position) string {
+	var names []string
+	for _, c := range presetChoices {
+		if positionOf(r, access.RightsOf(b.cut(b.catalog.Scopes(c.preset)))).Name == p.Name {
+			names = append(names, string(c.preset))
+		}
+	}
+	return strings.Join(names, " ")
+}
+
+// countTools returns how many of the actions the grant has as tools, and how
+// many of these wait for a person.
+func countTools(actions []*catalog.Action, g access.Grant) (tools, waits int) {
+	for _, a := range actions {
+		switch a.Level(g) {
+		case access.Queue:
+			waits++
+			fallthrough
+		case access.Run:
+			tools++
+		}
+	}
+	return tools, waits
 }
 
 // Who is asked before something is done.

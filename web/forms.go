@@ -8,7 +8,16 @@ type field struct {
 	Autocomplete             string
 	Hint, Error              string
 	Blame                    string // id of a message elsewhere that says what is wrong
+	Placeholder              string
+	Lines                    int // of a text of several lines, 0 for one
+	Options                  []option
 	Required                 bool
+}
+
+// An option is one of several values of a field.
+type option struct {
+	Value, Title string
+	Selected     bool
 }
 
 // ID returns the id of the input.
@@ -38,6 +47,12 @@ type radio struct {
 	Checked                  bool
 }
 
+// A tick is a choice for itself.
+type tick struct {
+	Name, Value, Title, Says string
+	Checked, Disabled        bool
+}
+
 // A ladder is a radio group that reads as one control.
 type ladder struct {
 	Name, Label, Hint string
@@ -48,4 +63,6 @@ type ladder struct {
 type step struct {
 	Value, Title  string
 	Asks, Checked bool
+	Presets       string // the presets that choose it, separated by spaces
+	Tools, Waits  int    // how many tools it shows, and how many of these wait for a person
 }

@@ -13,7 +13,7 @@ import (
 // form-action also to where a form's answer redirects to, so a page whose form
 // may end at a client names that in forms.
 func policy(forms []string) string {
-	return "default-src 'none'; style-src 'self'; img-src 'self'; script-src 'self'; form-action " +
+	return "default-src 'none'; style-src 'self'; img-src 'self'; script-src 'self'; connect-src 'self'; form-action " +
 		strings.Join(append([]string{"'self'"}, forms...), " ") + "; frame-ancestors 'none'; base-uri 'none'"
 }
 

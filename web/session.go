@@ -41,6 +41,10 @@ const (
 	stampKey  = "stamp"  // Person.Stamp as of the login
 	seenKey   = "seen"   // last use, RFC 3339
 	noticeKey = "notice" // shown on the next page, once
+	badKey    = "bad"    // the same, of what did not work
+
+	workspaceKey = "workspace" // that the pages are about
+	onceKey      = "once"      // the last form that was taken of those that are taken once
 )
 
 // newSessions returns the sessions' manager. The name of its cookie keeps other
@@ -112,6 +116,9 @@ func (p *Pages) begin(ctx context.Context, me admin.Person) error {
 
 // tell has the next page say what has happened.
 func (p *Pages) tell(ctx context.Context, notice string) { p.sessions.Put(ctx, noticeKey, notice) }
+
+// warn is tell for what did not work.
+func (p *Pages) warn(ctx context.Context, notice string) { p.sessions.Put(ctx, badKey, notice) }
 
 // saveSession stores what has changed, and tells the browser. It is ours, not
 // the middleware of scs, which sends an error and the page after it if the

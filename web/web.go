@@ -16,16 +16,13 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"embed"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"html/template"
 	"log/slog"
 	"net/http"
 	"net/url"
-	"path"
 	"strconv"
 	"time"
 
@@ -33,6 +30,7 @@ import (
 
 	"trustpager/access"
 	"trustpager/admin"
+	"trustpager/approvals"
 	"trustpager/catalog"
 	"trustpager/oauth"
 	"trustpager/problem"
@@ -71,7 +69,9 @@ type HostChecker interface {
 // A Config is what the pages need.
 type Config struct {
 	OAuth    Authorizer
-	Desk     Desk
+	Desk     Desk        // what people do for themselves
+	Admin    *admin.Desk // what admins do
+	Gate     *approvals.Gate
 	Catalog  *catalog.Catalog
 	Sessions Sessions
 	BaseURL  string // of this server, without a slash at the end
@@ -85,6 +85,9 @@ type Pages struct {
 	Config
 	sessions *scs.SessionManager
 	cross    *http.CrossOriginProtection
+	streams  streams
+	closed   <-chan struct{} // when no page is live any more
+	close    func()
 }
 
 // New returns the pages. It fails if the base URL is not one.
@@ -93,7 +96,9 @@ func New(c Config) (*Pages, error) {
 	if err != nil || base.Host == "" {
 		return nil, fmt.Errorf("the base URL %q is not of the form https://host", c.BaseURL)
 	}
-	p := &Pages{Config: c, sessions: newSessions(c.Sessions, c.Now, base.Scheme == "https"), cross: http.NewCrossOriginProtection()}
+	closing, stop := context.WithCancel(context.Background())
+	p := &Pages{Config: c, sessions: newSessions(c.Sessions, c.Now, base.Scheme == "https"), cross: http.NewCrossOriginProtection(),
+		closed: closing.Done(), close: stop}
 	// A proxy may change the Host, so that Origin and Host differ on our own pages.
 	if err := p.cross.AddTrustedOrigin(base.Scheme + "://" + base.Host); err != nil {
 		return nil, fmt.Errorf("the base URL %q is no origin: %w", c.BaseURL, err)
@@ -111,17 +116,62 @@ func (p *Pages) Handler() http.Handler {
 		"POST /logout":                         p.logout,
 		"GET " + oauth.AuthorizePath:           p.consent,
 		"POST " + oauth.AuthorizePath:          p.decide,
-		"GET /connections":                     p.connections,
-		"GET /connections/{grant}":             p.connection,
+		"GET /connections":                     p.framed(p.connections),
+		"GET /connections/{grant}":             p.framed(p.connection),
 		"POST /connections/{grant}":            p.changeConnection,
-		"GET /connections/{grant}/disconnect":  p.confirmDisconnect,
+		"GET /connections/{grant}/disconnect":  p.framed(p.confirmDisconnect),
 		"POST /connections/{grant}/disconnect": p.disconnect,
-		"GET /settings/api":                    p.approval,
-		"/":                                    missing,
+		"POST /workspace":                      p.room(p.switchWorkspace),
+		"GET /connect":                         p.room(p.connect),
+		"GET /settings/billing":                p.adminRoom(p.billing),
+		"GET /settings/approvals":              p.adminRoom(p.rules),
+		"POST /settings/approvals":             p.adminRoom(p.changeRules),
+
+		"GET " + apiPath:                              p.room(p.api),
+		"GET " + apiPath + "/keys/new":                p.adminRoom(p.newKey),
+		"POST " + apiPath + "/keys/new":               p.adminRoom(p.createKey),
+		"GET " + apiPath + "/keys/{key}":              p.adminRoom(p.key),
+		"POST " + apiPath + "/keys/{key}":             p.adminRoom(p.updateKey),
+		"GET " + apiPath + "/keys/{key}/usage":        p.adminRoom(p.keyUsage),
+		"POST " + apiPath + "/keys/{key}/revoke":      p.adminRoom(p.revokeKey),
+		"POST " + apiPath + "/keys/{key}/activate":    p.adminRoom(p.activateKey),
+		"POST " + apiPath + "/keys/{key}/rotate":      p.adminRoom(p.rotateKey),
+		"POST " + apiPath + "/keys/{key}/end-overlap": p.adminRoom(p.endOverlap),
+		"GET " + apiPath + "/keys/{key}/delete":       p.adminRoom(p.confirmDeleteKey),
+		"POST " + apiPath + "/keys/{key}/delete":      p.adminRoom(p.deleteKey),
+
+		"POST " + apiPath + "/registration":            p.adminRoom(p.registration),
+		"GET " + apiPath + "/clients/new":              p.adminRoom(p.newClient),
+		"POST " + apiPath + "/clients/new":             p.adminRoom(p.createClient),
+		"GET " + apiPath + "/clients/{client}":         p.adminRoom(p.client),
+		"POST " + apiPath + "/clients/{client}":        p.adminRoom(p.updateClient),
+		"POST " + apiPath + "/clients/{client}/rotate": p.adminRoom(p.rotateClient),
+		"GET " + apiPath + "/clients/{client}/delete":  p.adminRoom(p.confirmDeleteClient),
+		"POST " + apiPath + "/clients/{client}/delete": p.adminRoom(p.deleteClient),
+		"POST " + apiPath + "/clients/{client}/revoke": p.adminRoom(p.revokeTokens),
+		"GET " + apiPath + "/grants/{grant}":           p.adminRoom(p.token),
+		"POST " + apiPath + "/grants/{grant}":          p.adminRoom(p.narrowToken),
+		"POST " + apiPath + "/grants/{grant}/revoke":   p.adminRoom(p.revokeToken),
+		"/": missing,
 	} {
 		mux.Handle(pattern, p.serve(h))
 	}
-	mux.HandleFunc("GET /static/{name}", static)
+	for action, h := range map[string]func(*http.Request, room, string) (answer, error){
+		"approve": p.approve, "reject": p.reject, "edit": p.editAndApprove, "extend": p.extend, "assign": p.assign, "retry": p.retry, "dismiss": p.dismiss,
+	} {
+		mux.Handle("POST "+apiPath+"/approvals/{approval}/"+action, p.serve(p.decideAs(h)))
+	}
+	mux.Handle("GET "+apiPath+"/approvals/{approval}/edit", p.serve(p.decideAs(p.edit)))
+	mux.Handle("POST "+apiPath+"/approvals/batch", p.serve(p.room(p.batch)))
+	for _, owner := range []string{"/keys/{key}", "/clients/{client}"} {
+		base := apiPath + owner + "/webhook"
+		mux.Handle("GET "+base, p.serve(p.adminRoom(p.deliveries)))
+		mux.Handle("POST "+base+"/test", p.serve(p.adminRoom(p.testWebhook)))
+		mux.Handle("POST "+base+"/rotate", p.serve(p.adminRoom(p.rotateWebhook)))
+		mux.Handle("POST "+base+"/{delivery}/resend", p.serve(p.adminRoom(p.resend)))
+	}
+	mux.HandleFunc("GET /events", p.events)
+	mux.HandleFunc("GET /static/{version}/{name}", static)
 	return p.guard(mux)
 }
 
@@ -158,8 +208,10 @@ type answer struct {
 	status int    // 0 means 200
 	data   any
 	forms  []string      // where else its forms may lead (CSP form-action)
+	frame  *frame        // around the page, nil if it stands alone
 	retry  time.Duration // 0 means unsaid
 	notice string        // what has just happened
+	bad    string        // what has just not worked
 	cookie *http.Cookie  // to set, nil if none
 }
 
@@ -190,7 +242,7 @@ func (p *Pages) serve(h handle) http.Handler {
 		a, err := h(r, me)
 		if err == nil {
 			if a.location == "" {
-				a.notice = p.sessions.PopString(r.Context(), noticeKey)
+				a.notice, a.bad = p.sessions.PopString(r.Context(), noticeKey), p.sessions.PopString(r.Context(), badKey)
 			}
 			err = p.saveSession(w, r.Context())
 		}
@@ -218,9 +270,9 @@ var pageFiles embed.FS
 // pages holds each page's file with the layout and the parts of forms.
 var pages = func() map[string]*template.Template {
 	shared := template.Must(template.New("").Funcs(template.FuncMap{
-		"visible": visible, "plain": visibleText, "host": visibleHost, "sentence": sentence,
-		"style": func() string { return stylePath },
-	}).ParseFS(pageFiles, "pages/layout.html", "pages/forms.html"))
+		"visible": visible, "lines": visibleLines, "plain": visibleText, "host": visibleHost, "sentence": sentence,
+		"static": staticPath,
+	}).ParseFS(pageFiles, "pages/layout.html", "pages/forms.html", "pages/parts.html"))
 	entries, err := pageFiles.ReadDir("pages")
 	if err != nil {
 		panic(err)
@@ -236,7 +288,9 @@ var pages = func() map[string]*template.Template {
 type view struct {
 	Title  string
 	Me     *admin.Person
+	Frame  *frame
 	Notice string
+	Bad    string
 	Path   string // of the page, to mark it in the navigation
 	Data   any
 }
@@ -254,7 +308,7 @@ func (p *Pages) write(w http.ResponseWriter, r *http.Request, me *admin.Person, 
 		return
 	}
 	var b bytes.Buffer
-	if err := pages[a.page].ExecuteTemplate(&b, "layout", view{a.title, me, a.notice, r.URL.Path, a.data}); err != nil {
+	if err := pages[a.page].ExecuteTemplate(&b, "layout", view{a.title, me, a.frame, a.notice, a.bad, r.URL.Path, a.data}); err != nil {
 		slog.ErrorContext(r.Context(), "page failed", "page", a.page, "err", err)
 		http.Error(w, "The page cannot be shown. The fault is logged.", http.StatusInternalServerError)
 		return
@@ -310,45 +364,4 @@ func failure(r *http.Request, err error) answer {
 
 func missing(*http.Request, *admin.Person) (answer, error) {
 	return answer{}, problem.Errorf(problem.NotFound, "nothing is served at this address").WithFix("The first page says what there is.")
-}
-
-// approval is where the url of an approval leads. It tells how to decide from
-// the terminal or over the API.
-func (p *Pages) approval(r *http.Request, _ *admin.Person) (answer, error) {
-	id := r.URL.Query().Get("approval")
-	if !approvalID.MatchString(id) {
-		id = ""
-	}
-	return answer{page: "approval.html", title: "Approvals", data: id}, nil
-}
-
-// home says what there is.
-func (p *Pages) home(_ *http.Request, me *admin.Person) (answer, error) {
-	if me == nil {
-		return redirect("/login"), nil
-	}
-	return answer{page: "home.html", title: "Home", data: struct {
-		Me  *admin.Person
-		MCP string
-	}{me, p.BaseURL + "/mcp"}}, nil
-}
-
-//go:embed static/app.css
-var style []byte
-
-// stylePath names the stylesheet by its content, so that browsers may keep it
-// for good.
-var stylePath = func() string {
-	sum := sha256.Sum256(style)
-	return "/static/app." + hex.EncodeToString(sum[:6]) + ".css"
-}()
-
-func static(w http.ResponseWriter, r *http.Request) {
-	if r.PathValue("name") != path.Base(stylePath) {
-		http.NotFound(w, r)
-		return
-	}
-	w.Header().Set("Content-Type", "text/css; charset=utf-8")
-	w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
-	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(style))
 }

@@ -1,0 +1,189 @@
+package web
+
+import (
+	"net/http"
+	"strings"
+
+	"trustpager/access"
+	"trustpager/admin"
+	"trustpager/problem"
+)
+
+// A room is a workspace as one of its members sees it: the pages of one request
+// are about it.
+type room struct {
+	me         admin.Person
+	membership access.Membership
+	grant      access.Grant // what the person may do there
+}
+
+// zone returns the workspace's time zone.
+func (in room) zone() string { return in.membership.Workspace.TimeZone }
+
+// A roomHandle answers a request of a person in a workspace.
+type roomHandle func(r *http.Request, in room) (answer, error)
+
+// room lets h answer in the workspace that the person is in: the one that they
+// have chosen, or their first. Who is not logged in goes to the login.
+func (p *Pages) room(h roomHandle) handle {
+	return func(r *http.Request, me *admin.Person) (answer, error) {
+		if me == nil {
+			return redirect(loginFor(safeNext(r.URL.RequestURI()))), nil
+		}
+		in, err := p.enter(*me, p.sessions.GetString(r.Context(), workspaceKey))
+		if err != nil {
+			return answer{}, err
+		}
+		a, err := h(r, in)
+		if err == nil && a.page != "" {
+			a.frame, err = p.frame(r, in)
+		}
+		return a, err
+	}
+}
+
+// framed puts the frame of the workspace that the person is in around the pages
+// of h, which are about the person themselves.
+func (p *Pages) framed(h handle) handle {
+	return func(r *http.Request, me *admin.Person) (answer, error) {
+		a, err := h(r, me)
+		if err != nil || a.page == "" || a.frame != nil || me == nil || len(me.Memberships) == 0 {
+			return a, err
+		}
+		in, err := p.enter(*me, p.sessions.GetString(r.Context(), workspaceKey))
+		if err == nil {
+			a.frame, err = p.frame(r, in)
+		}
+		return a, err
+	}
+}
+
+// adminRoom is room for pages that only owners and admins have.
+func (p *Pages) adminRoom(h roomHandle) handle {
+	return p.room(func(r *http.Request, in room) (answer, error) {
+		if !in.grant.IsAdmin() {
+			return answer{}, problem.Errorf(problem.Forbidden, "only owners and admins of the workspace have this page").
+				WithFix("Ask one of them. Your own apps are under Connected apps.")
+		}
+		return h(r, in)
+	})
+}
+
+// enter returns the person's workspace of the id, or their first if they have
+// none of that id.
+func (p *Pages) enter(me admin.Person, workspace string) (room, error) {
+	if len(me.Memberships) == 0 {
+		return room{}, problem.Errorf(problem.Forbidden, "you do not belong to any workspace").
+			WithFix("Ask an admin of a workspace to add you, with the e-mail address %s.", me.User.Email)
+	}
+	m := me.Memberships[0]
+	for _, each := range me.Memberships {
+		if each.Workspace.ID == workspace {
+			m = each
+		}
+	}
+	grant, err := p.Desk.PersonGrant(me, m.Workspace.ID)
+	return room{me, m, grant}, err
+}
+
+// switchWorkspace changes the workspace that the person's pages are about.
+func (p *Pages) switchWorkspace(r *http.Request, in room) (answer, error) {
+	to, err := p.enter(in.me, r.PostForm.Get(workspaceField))
+	if err != nil {
+		return answer{}, err
+	}
+	p.sessions.Put(r.Context(), workspaceKey, to.membership.Workspace.ID)
+	p.tell(r.Context(), "You are in "+visibleText(to.membership.Workspace.Name)+" now.")
+	return redirect("/"), nil
+}
+
+// A frame is what stands around the pages of a workspace.
+type frame struct {
+	Workspace string
+	Others    []access.Membership // the person's other workspaces
+	Groups    []navGroup
+	Paused    string // who has paused all agents and when, "" if nobody has
+	MayResume bool
+}
+
+// A navGroup is links under one heading.
+type navGroup struct {
+	Name  string
+	Links []navLink
+}
+
+// A navLink leads to a page.
+type navLink struct {
+	Path, Title string
+	Here        bool // the page, or one below it
+	Badge       int  // how many wait for the person; 0 shows none
+	Live        string
+}
+
+// navigation lists the links of the frame. What only admins have, members do
+// not see.
+var navigation = []struct {
+	group string
+	admin bool
+	path  string
+	title string
+}{
+	{"", false, "/", "Home"},
+	{"Agents", false, approvalsPath, "Approvals"},
+	{"Agents", true, keysPath, "API and agents"},
+	{"Agents", false, "/connect", "Connect"},
+	{"Agents", false, "/connections", "Connected apps"},
+	{"Workspace", true, "/settings/approvals", "Approval rules"},
+	{"Workspace", true, "/settings/billing", "Billing"},
+}
+
+// Where the tabs of the page about keys, clients and approvals are.
+const (
+	apiPath       = "/settings/api"
+	keysPath      = apiPath + "?tab=keys"
+	clientsPath   = apiPath + "?tab=clients"
+	approvalsPath = apiPath + "?tab=approvals"
+)
+
+func (p *Pages) frame(r *http.Request, in room) (*frame, error) {
+	f := &frame{Workspace: in.membership.Workspace.Name}
+	for _, m := range in.me.Memberships {
+		if m.Workspace.ID != in.membership.Workspace.ID {
+			f.Others = append(f.Others, m)
+		}
+	}
+	waiting, err := p.Gate.Waiting(r.Context(), in.grant)
+	if err != nil {
+		return nil, err
+	}
+	here := hereOf(r)
+	for _, n := range navigation {
+		if n.admin && !in.grant.IsAdmin() {
+			continue
+		}
+		l := navLink{Path: n.path, Title: n.title, Here: n.path == here}
+		if n.path == approvalsPath {
+			l.Badge, l.Live = waiting, "waiting"
+		}
+		if len(f.Groups) == 0 || f.Groups[len(f.Groups)-1].Name != n.group {
+			f.Groups = append(f.Groups, navGroup{Name: n.group})
+		}
+		last := &f.Groups[len(f.Groups)-1]
+		last.Links = append(last.Links, l)
+	}
+	return f, nil
+}
+
+// hereOf returns the link of the navigation that the page belongs to.
+func hereOf(r *http.Request) string {
+	path := r.URL.Path
+	switch {
+	case path == apiPath && r.URL.Query().Get("tab") == "approvals", strings.HasPrefix(path, apiPath+"/approvals"):
+		return approvalsPath
+	case path == apiPath, strings.HasPrefix(path, apiPath+"/"):
+		return keysPath
+	case strings.HasPrefix(path, "/connections/"):
+		return "/connections"
+	}
+	return path
+}

@@ -1,0 +1,69 @@
+// Live numbers and lists, by server-sent events. The stream is closed while the
+// page is not looked at: a browser has few connections to one server.
+
+const patience = 8000; // milliseconds without a stream before the page says so
+
+export function live() {
+  if (!document.querySelector("[data-live]") || !window.EventSource) return;
+  let source, timer;
+  const cut = document.querySelector("[data-cut]");
+  const say = (isCut) => { if (cut) cut.hidden = !isCut; };
+
+  const open = () => {
+    if (source && source.readyState !== EventSource.CLOSED) return;
+    source = new EventSource("/events");
+    source.addEventListener("open", () => { clearTimeout(timer); timer = undefined; say(false); });
+    source.addEventListener("error", () => { timer ??= setTimeout(() => say(true), patience); });
+    source.addEventListener("approvals", (event) => {
+      const { waiting } = JSON.parse(event.data);
+      badge(waiting);
+      refresh("approvals");
+    });
+    source.addEventListener("calls", () => refresh("calls"));
+  };
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) { source.close(); clearTimeout(timer); timer = undefined; } else open();
+  });
+  addEventListener("pagehide", () => source.close());
+  open();
+}
+
+function badge(n) {
+  for (const b of document.querySelectorAll('[data-live="waiting"]')) {
+    b.firstChild.data = n;
+    b.hidden = n === 0;
+  }
+}
+
+// refresh replaces the parts of the page that follow the topic by those of the
+// page as it is now. Parts in which somebody is about to choose or type stay.
+let running = false, again = false, first = true;
+async function refresh(topic) {
+  const parts = document.querySelectorAll(`[data-refresh~="${topic}"]`);
+  if (parts.length === 0) return;
+  if (first && topic === "approvals") { first = false; return; } // the page is new
+  if (running) { again = true; return; }
+  running = true;
+  try {
+    do {
+      again = false;
+      const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
+      if (!answer.ok || answer.redirected) return;
+      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      for (const part of document.querySelectorAll(`[data-refresh~="${topic}"]`)) {
+        const now = page.getElementById(part.id);
+        if (now && now.innerHTML !== part.innerHTML && !part.querySelector("input:checked")) swap(part, now);
+      }
+    } while (again);
+  } finally {
+    running = false;
+  }
+}
+
+function swap(part, now) {
+  const held = document.activeElement;
+  const place = part.contains(held) ? held.getAttribute("href") : null;
+  part.replaceChildren(...now.childNodes);
+  if (place) part.querySelector(`[href="${CSS.escape(place)}"]`)?.focus();
+  part.dispatchEvent(new CustomEvent("refreshed", { bubbles: true }));
+}
