@@ -37,7 +37,7 @@ type Authenticator struct {
 // Authenticate returns the grant of a bearer credential at a resource: an API
 // key, which is good for all, or an access token, which is good for one. It
 // fails with [problem.Unauthorized], and with [problem.PlanRequired] if the
-// workspace's plan has no API access. Only for a secret that is, or was, a real
+// workspace's plan has no API access, and with [problem.Paused]. Only for a secret that is, or was, a real
 // one does the error say what is wrong with it.
 func (a *Authenticator) Authenticate(ctx context.Context, bearer, resource string) (Grant, error) {
 	if a.Tokens != nil && strings.Count(bearer, ".") == 2 { // a JWT; keys have no dots
@@ -67,6 +67,9 @@ func (a *Authenticator) Authenticate(ctx context.Context, bearer, resource strin
 			WithFix("Use the secret that was shown at the rotation; it ends in …%s.", k.Last4)
 	case shown.Workspace.Plan != Pro:
 		return Grant{}, shown.Workspace.NoAPI()
+	}
+	if p, paused := shown.Workspace.PausedFor(k.ID, ""); paused {
+		return Grant{}, p.Refusal()
 	}
 	return k.Grant(shown.Workspace), nil
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"trustpager/audit"
+	"trustpager/problem"
 )
 
 // A Kind is what a [Principal] is.
@@ -117,6 +118,9 @@ type Settings struct {
 	AlwaysAsk   []Mark        `json:"always_ask"`  // verbs that wait for approval whatever a credential holds
 	SupportURL  string        `json:"support_url"` // where to ask for higher limits
 
+	// Paused are the credentials whose requests are refused for now.
+	Paused []Pause `json:"paused,omitempty"`
+
 	// NoSelfRegistration lets people connect only the OAuth clients that an
 	// admin has registered.
 	NoSelfRegistration bool `json:"no_self_registration"`
@@ -153,6 +157,36 @@ func (s *Settings) UnmarshalJSON(b []byte) error {
 // DefaultApprovalTTL is how long an approval stays open if the workspace says
 // nothing else.
 const DefaultApprovalTTL = 7 * 24 * time.Hour
+
+// A Pause holds up one credential, all grants of an OAuth client, or everybody
+// but people.
+type Pause struct {
+	Credential string    `json:"credential,omitempty"` // a key, a grant or a client; "" is all of them
+	By         string    `json:"by"`                   // who has done it
+	User       string    `json:"user,omitempty"`       // their id, if it is a user
+	At         time.Time `json:"at"`
+}
+
+// PausedFor returns the pause that holds up the credential, of a client if it is
+// an OAuth credential.
+func (w Workspace) PausedFor(credential, client string) (Pause, bool) {
+	for _, p := range w.Settings.Paused {
+		if p.Credential == "" || p.Credential == credential || client != "" && p.Credential == client {
+			return p, true
+		}
+	}
+	return Pause{}, false
+}
+
+// Refusal is the error that a request meets during the pause.
+func (p Pause) Refusal() error {
+	what := "this credential is paused"
+	if p.Credential == "" {
+		what = "all agents of the workspace are paused"
+	}
+	return problem.Errorf(problem.Paused, "%s since %s, by %s", what, p.At.Format(time.RFC3339), p.By).
+		WithFix("Do not try again in a loop. Tell the user; an admin of the workspace resumes it.")
+}
 
 // A Mark names one verb of one resource.
 type Mark struct {

@@ -34,6 +34,9 @@ type Store interface {
 	CreateWorkspace(ctx context.Context, w access.Workspace) error
 	UpdateWorkspace(ctx context.Context, w access.Workspace) error
 	Workspace(ctx context.Context, id string) (access.Workspace, error)
+	// LockWorkspace is Workspace that keeps others from changing it until the
+	// transaction ends.
+	LockWorkspace(ctx context.Context, id string) (access.Workspace, error)
 
 	CreateUser(ctx context.Context, u access.User, passwordHash string) error
 	UserByEmail(ctx context.Context, email string) (u access.User, passwordHash string, err error)
@@ -177,10 +180,11 @@ func (d *Desk) UpdateWorkspace(ctx context.Context, g access.Grant, w access.Wor
 		return err
 	}
 	return d.InTx(ctx, func(tx Store) error {
-		old, err := tx.Workspace(ctx, w.ID)
+		old, err := tx.LockWorkspace(ctx, w.ID)
 		if err != nil {
 			return err
 		}
+		w.Settings.Paused = old.Settings.Paused // that is for Pause and Resume
 		if w.Plan != old.Plan || !sameRules(w.Settings, old.Settings) {
 			if err := requirePerson(g, "changes the plan and the rules of approvals"); err != nil {
 				return err

@@ -218,5 +218,8 @@ func (d *Desk) endGrant(ctx context.Context, tx Store, g access.Grant, gr *oauth
 	if err := tx.RevokeGrant(ctx, gr.Workspace, gr.ID, gr.RevokedAt); err != nil {
 		return false, err
 	}
+	if err := d.Gate.EndLoans(ctx, tx, gr.Workspace, gr.ID, "the grant was revoked", g.Principal); err != nil {
+		return false, err
+	}
 	return true, d.record(ctx, tx, g, audit.GrantRevoked, gr.ID, map[string]any{"client": gr.Client, "user": gr.User, "with": with})
 }

@@ -514,6 +514,9 @@ func (d *Desk) revoke(ctx context.Context, tx Store, g access.Grant, k access.Ke
 	if err := tx.UpdateKey(ctx, k); err != nil {
 		return err
 	}
+	if err := d.Gate.EndLoans(ctx, tx, k.Workspace, k.ID, "the key was revoked", g.Principal); err != nil {
+		return err
+	}
 	return d.record(ctx, tx, g, audit.KeyRevoked, k.ID, detail)
 }
 

@@ -24,6 +24,7 @@ type Card struct {
 	Checks    []Check `json:"checks"`
 	MayDecide bool    `json:"may_decide"` // whoever asked for the card
 	WhyNot    string  `json:"why_not,omitempty"`
+	MayLend   bool    `json:"may_lend"`         // whoever asked for the card, to the credential that asked for the approval
 	Needed    int     `json:"approvals_needed"` // how many more have to approve; 0 once it is decided
 
 	Raw string `json:"raw,omitempty"` // the request's body as it was sent, secrets masked; "" once it is forgotten
@@ -102,6 +103,14 @@ func (gate *Gate) Card(ctx context.Context, g access.Grant, id string) (Card, er
 	preview, err := gate.look(ctx, s, &c, a, action)
 	if err != nil {
 		return c, err
+	}
+	if c.MayDecide && a.Status == Pending {
+		switch err := gate.lendable(ctx, s, g, a); {
+		case err == nil:
+			c.MayLend = true
+		case !problem.Is(err, problem.Conflict) && !problem.Is(err, problem.InsufficientScope) && !problem.Is(err, problem.Validation):
+			return c, err
+		}
 	}
 	c.facts(gate.Catalog, action, a, effective, preview)
 	c.warnings(a, effective)

@@ -214,13 +214,23 @@ func (gate *Gate) endIn(ctx context.Context, tx Store, workspace, id string, d D
 	if err := gate.decided(ctx, tx, &a, event); err != nil {
 		return a, err
 	}
+	if event == audit.ApprovalRejected {
+		// Whoever rejects one request does not want the others to pass unseen.
+		if err := gate.EndLoans(ctx, tx, workspace, a.By.ID, "a request was rejected", d.By); err != nil {
+			return a, err
+		}
+	}
 	return a, gate.auditDecision(ctx, tx, a, event, d.By, d.At)
 }
 
 // WithdrawAll withdraws the pending approvals of a credential that is being
-// removed, in the caller's transaction. by is who removes it.
+// removed, and ends its loans, in the caller's transaction. by is who removes
+// it.
 func (gate *Gate) WithdrawAll(ctx context.Context, tx Store, workspace, credential string, by access.Principal) (int, error) {
 	n := 0
+	if err := gate.EndLoans(ctx, tx, workspace, credential, "the credential was removed", by); err != nil {
+		return n, err
+	}
 	for {
 		open, err := tx.ListApprovals(ctx, workspace, Query{Status: Pending, Credential: credential, Limit: MaxOpen})
 		if err != nil || len(open) == 0 {
@@ -679,6 +689,9 @@ func (gate *Gate) callOf(ctx context.Context, tx Store, a Approval, action *cata
 		case !k.ExpiresAt.IsZero() && !now.Before(k.ExpiresAt):
 			return catalog.Call{}, gone("the key that asked for it has expired")
 		}
+	}
+	if _, paused := g.Workspace.PausedFor(g.Principal.ID, g.Principal.Client); paused {
+		return catalog.Call{}, gone("the credential that asked for it is paused")
 	}
 	if action.Level(g) == access.Deny {
 		return catalog.Call{}, gone("the credential that asked for it may not do this any more, not even after approval")

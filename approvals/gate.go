@@ -98,6 +98,23 @@ type Store interface {
 	// [problem.Conflict] if it is not pending.
 	ExtendApproval(ctx context.Context, workspace, id string, until time.Time) (Approval, error)
 
+	CreateLoan(ctx context.Context, l Loan) error
+
+	// Loan returns one loan. It fails with [problem.NotFound].
+	Loan(ctx context.Context, workspace, id string) (Loan, error)
+
+	// UseLoan counts one use of a loan that the credential has in force, and
+	// reports false if it has none. Of concurrent calls no more succeed than the
+	// loan has uses left.
+	UseLoan(ctx context.Context, workspace, credential, resource string, v access.Verb, now time.Time) (Loan, bool, error)
+
+	// Loans returns a page, newest first.
+	Loans(ctx context.Context, workspace string, q LoanQuery) ([]Loan, error)
+
+	// EndLoans ends the loans in force of a credential or an OAuth client, of
+	// everybody with "", or only the one of the id, and returns them.
+	EndLoans(ctx context.Context, workspace, credential, id, why string, now time.Time) ([]Loan, error)
+
 	// TakeIdempotencyKey reserves the key for this transaction, or returns what
 	// it stands for since. Concurrent calls take their turns.
 	TakeIdempotencyKey(ctx context.Context, workspace string, k IdempotencyKey) (Replay, bool, error)
@@ -222,7 +239,14 @@ func (gate *Gate) Do(ctx context.Context, g access.Grant, a *catalog.Action, in 
 		var err error
 		out, err = gate.once(ctx, tx, g, a, in, call.Now, func() (Outcome, error) {
 			if level == access.Run {
-				return gate.run(ctx, tx, a, call, in)
+				return gate.run(ctx, tx, a, call, in, "")
+			}
+			loan, lent, err := gate.loan(ctx, tx, g, a, call.Now)
+			if err != nil {
+				return Outcome{}, err
+			}
+			if lent {
+				return gate.run(ctx, tx, a, call, in, loan.ID)
 			}
 			return gate.queue(ctx, tx, a, call, in)
 		})
@@ -282,14 +306,17 @@ func (gate *Gate) once(ctx context.Context, tx Store, g access.Grant, a *catalog
 	return out, tx.FinishIdempotencyKey(ctx, g.Workspace.ID, k, replay)
 }
 
-// run performs the action at once.
-func (gate *Gate) run(ctx context.Context, tx Store, a *catalog.Action, call catalog.Call, in Incoming) (Outcome, error) {
+// run performs the action at once, by a loan if one is named.
+func (gate *Gate) run(ctx context.Context, tx Store, a *catalog.Action, call catalog.Call, in Incoming, loan string) (Outcome, error) {
 	result, err := a.Run(ctx, tx, call)
 	if err != nil {
 		return Outcome{}, err
 	}
 	e := gate.entry(ctx, call.Grant.Workspace.ID, call.Grant.Principal, audit.ActionRun, call.Now)
 	e.Action, e.Resource, e.Target, e.Level, e.Outcome, e.Door = a.Name, a.Resource, result.Target.ID, access.Run.String(), string(Done), in.Request.Door
+	if loan != "" {
+		e.Detail, _ = json.Marshal(map[string]string{"loan": loan}) // cannot fail: a string
+	}
 	return Outcome{Result: result}, tx.Audit(ctx, e)
 }
 

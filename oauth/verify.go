@@ -116,7 +116,7 @@ func (s *Server) read(ctx context.Context, token string) (*claims, error) {
 // Verify returns what an access token allows at a resource at this moment: the
 // minimum of token, live grant, client ceiling and role. It fails with
 // [problem.Unauthorized], and with [problem.PlanRequired] if the workspace's
-// plan has no API access. Only for a token that this server signed does the
+// plan has no API access, and with [problem.Paused]. Only for a token that this server signed does the
 // error say what is wrong with it.
 func (s *Server) Verify(ctx context.Context, token, resource string) (access.Grant, error) {
 	c, err := s.read(ctx, token)
@@ -139,6 +139,9 @@ func (s *Server) Verify(ctx context.Context, token, resource string) (access.Gra
 	}
 	if d.Workspace.Plan != access.Pro {
 		return access.Grant{}, d.Workspace.NoAPI()
+	}
+	if p, paused := d.Workspace.PausedFor(d.ID, d.Client); paused {
+		return access.Grant{}, p.Refusal()
 	}
 	return d.Grant(c.token(), s.RoleRights), nil
 }

@@ -28,6 +28,7 @@ const (
 	Unauthorized      Kind = "UNAUTHORIZED"        // no credential, or one that is not accepted
 	InsufficientScope Kind = "INSUFFICIENT_SCOPE"  // the credential may not do this
 	Forbidden         Kind = "FORBIDDEN"           // it comes from where it may not come from
+	Paused            Kind = "PAUSED"              // an admin has paused the credential, or all
 	PlanRequired      Kind = "PLAN_REQUIRED"       // the workspace's plan has no API access
 	NotFound          Kind = "NOT_FOUND"           // no such thing, or none that the caller may see
 	MethodNotAllowed  Kind = "METHOD_NOT_ALLOWED"  // the path exists, the method does not
@@ -53,6 +54,7 @@ var wire = map[Kind]struct {
 	Unauthorized:      {http.StatusUnauthorized, -32001},
 	InsufficientScope: {http.StatusForbidden, -32003},
 	Forbidden:         {http.StatusForbidden, -32003},
+	Paused:            {http.StatusForbidden, -32003},
 	PlanRequired:      {http.StatusForbidden, -32003},
 	NotFound:          {http.StatusNotFound, -32602},
 	MethodNotAllowed:  {http.StatusMethodNotAllowed, -32601},

@@ -81,8 +81,18 @@ func noWorkspace(id string) error {
 
 // Workspace returns one workspace. It fails with [problem.NotFound].
 func (db *DB) Workspace(ctx context.Context, id string) (access.Workspace, error) {
+	return db.workspace(ctx, id, "")
+}
+
+// LockWorkspace is Workspace that keeps others from changing it until the
+// transaction ends.
+func (db *DB) LockWorkspace(ctx context.Context, id string) (access.Workspace, error) {
+	return db.workspace(ctx, id, db.dialect.lockSolo)
+}
+
+func (db *DB) workspace(ctx context.Context, id, lock string) (access.Workspace, error) {
 	var r workspaceRow
-	err := db.q.QueryRowContext(ctx, `SELECT `+workspaceColumns+` FROM workspaces w WHERE w.id = $1`, id).Scan(r.into()...)
+	err := db.q.QueryRowContext(ctx, `SELECT `+workspaceColumns+` FROM workspaces w WHERE w.id = $1`+lock, id).Scan(r.into()...)
 	if errors.Is(err, sql.ErrNoRows) {
 		return access.Workspace{}, noWorkspace(id)
 	}

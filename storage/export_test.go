@@ -55,7 +55,7 @@ const IndexMarks = indexMarks
 const ReindexBatch = reindexBatch
 
 // Versions is how many migrations there are.
-const Versions = 10
+const Versions = 11
 
 // WaitQueued waits until n transactions wait for SQLite's writer.
 func (db *DB) WaitQueued(t testing.TB, n int) {

@@ -63,6 +63,7 @@ type filled struct {
 	ready   jobs.Job
 	leased  jobs.Job
 	user    string
+	loan    approvals.Loan
 }
 
 var crossings = map[string]crossing{
@@ -197,6 +198,38 @@ var crossings = map[string]crossing{
 	"AssignApproval": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
 		got, err := db.AssignApproval(ctx, other, w.pending.ID, "usr_1")
 		return seen(err, got.ID)
+	},
+	"LockWorkspace": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.LockWorkspace(ctx, other)
+		if err == nil && got.ID != other {
+			return fmt.Errorf("it has seen %+v", got)
+		}
+		return err
+	},
+	"CreateLoan": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		l := w.loan
+		l.ID, l.Workspace, l.Resource = "loan_other", other, "deals"
+		return db.CreateLoan(ctx, l)
+	},
+	"Loan": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		_, err := db.Loan(ctx, other, w.loan.ID)
+		return seen(err, "a loan")
+	},
+	"UseLoan": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		_, used, err := db.UseLoan(ctx, other, w.loan.Credential, w.loan.Resource, w.loan.Verb, now)
+		if used {
+			return fmt.Errorf("it has used the loan")
+		}
+		return err
+	},
+	"Loans": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.Loans(ctx, other, approvals.LoanQuery{Limit: 10})
+		got = slices.DeleteFunc(got, func(l approvals.Loan) bool { return l.ID == "loan_other" })
+		return seen(err, got)
+	},
+	"EndLoans": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.EndLoans(ctx, other, "", w.loan.ID, "why", now)
+		return seen(err, got)
 	},
 	"TakeIdempotencyKey": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
 		_, used, err := db.TakeIdempotencyKey(ctx, other, w.idem)
@@ -469,6 +502,8 @@ func fill(t *testing.T, db *storage.DB, id string) *filled {
 	must(t, err)
 	_, err = db.MoveExecution(ctx, id, w.failed.ID, approvals.NotExecuted, approvals.Ran{Execution: approvals.Failed, At: now})
 	must(t, err)
+	w.loan = approvals.Loan{ID: "loan_" + id, Workspace: id, Credential: "key_1", Resource: "contacts", Verb: access.Write, CreatedAt: now, ExpiresAt: now.Add(time.Hour), Remaining: 5}
+	must(t, db.CreateLoan(ctx, w.loan))
 	w.idem = approvals.IdempotencyKey{Credential: "key_1", Key: "k", Fingerprint: "f", Now: now, Since: now.Add(-time.Hour)}
 	_, _, err = db.TakeIdempotencyKey(ctx, id, w.idem)
 	must(t, err)

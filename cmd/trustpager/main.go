@@ -48,6 +48,8 @@ type cli struct {
 	Key       keyCmd       `cmd:"" help:"Manage API keys."`
 	Client    clientCmd    `cmd:"" help:"Register, list, edit and delete OAuth clients; list and revoke their grants."`
 	Approvals approvalsCmd `cmd:"" help:"Look at approvals and decide them."`
+	Pause     pauseCmd     `cmd:"" help:"Refuse the requests of one credential, or of all agents, until they are resumed."`
+	Resume    resumeCmd    `cmd:"" help:"End a pause."`
 	Audit     auditCmd     `cmd:"" help:"Look at the audit log and verify it."`
 	Jobs      jobsCmd      `cmd:"" help:"Pause and resume outgoing jobs; look at dead ones."`
 	Backup    backupCmd    `cmd:"" help:"Write a backup of a SQLite database, while it is in use."`
