@@ -167,13 +167,13 @@ func TestPages(t *testing.T) {
 		looks("connections", false)
 		b.Do(browsertest.Press("tbody th a"), browsertest.See("form"))
 		looks("connection", false)
-		b.Do(browsertest.Press(`input[name=preset][value=recommended]`), browsertest.Press("main button.primary"), browsertest.See("[role=status]"))
+		b.Do(browsertest.Press(`input[name=preset][value=recommended]`), browsertest.Press("main button.primary"), browsertest.See(".notice.good"))
 		if grant := grantOf(t, s, priya.ID, a.id); !slices.Contains(grant, "contacts:write-approval") {
 			t.Errorf("changed under connected apps: got %v, want write with approval", grant)
 		}
 		b.Do(browsertest.Press(`main a.danger`), browsertest.See("main button.danger"))
 		looks("disconnect", false)
-		b.Do(browsertest.Press("main button.danger"), browsertest.See("[role=status]"))
+		b.Do(browsertest.Press("main button.danger"), browsertest.See(".notice.good"))
 		if grant := grantOf(t, s, priya.ID, a.id); grant != nil {
 			t.Errorf("disconnected: got %v, want nothing in force", grant)
 		}

@@ -112,6 +112,9 @@ func (p *Pages) approvals(r *http.Request, in room) (answer, error) {
 			return answer{}, err
 		}
 		page.Card = p.card(in, c, l, users)
+		if page.Card.Lent, err = p.lent(r.Context(), in, c.RequestedBy.ID); err != nil {
+			return answer{}, err
+		}
 	}
 	page.Tabs, err = p.tabs(r, in, approvalsPath)
 	a := answer{page: "approvals.html", title: "Approvals", data: &page}

@@ -45,6 +45,8 @@ type card struct {
 	Needed          int
 	Assignee        []option
 	Extensions      []option
+	Lends           []option
+	Lent            []loanRow // to the credential that asks
 	Reasons         []radio
 	List            string // the query of the list beside it
 
@@ -130,6 +132,9 @@ func onlyStale(checks []approvals.Check) bool {
 
 // choices fills what the decider can choose.
 func (v *card) choices(c approvals.Card, deciders []access.User, now time.Time) {
+	if c.MayLend {
+		v.Lends = lendOptions()
+	}
 	if deciders != nil {
 		v.Assignee = []option{{"", "Nobody in particular", c.Assignee == ""}}
 		for _, u := range deciders {

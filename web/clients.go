@@ -248,6 +248,7 @@ type clientPage struct {
 	OldUntil  *moment
 	Hook      *hookState
 	HasSecret bool
+	Pausing   pausing
 	Once      string
 	Overlap   []option
 }
@@ -315,7 +316,7 @@ func (p *Pages) clientPage(in room, c oauth.Client, policy oauth.Policy, hook *w
 	return clientPage{Client: c, Origin: origins[c.Origin], Host: documentHost(c.ID), Made: momentOf(policy.CreatedAt, p.Now(), in.zone()), Path: path,
 		Tabs:     []tab{{Path: path, Title: "Scopes", Here: true}, {Path: path + "?tab=tokens", Title: "Tokens"}},
 		OldUntil: p.ahead(c.OldUntil, in.zone()), Hook: p.hookState(hook, in, path+"/webhook"),
-		HasSecret: c.Origin == oauth.Registered && !c.Public(), Once: newOnce(), Overlap: overlapOptions}
+		Pausing: pausingOf(in, c.ID, path), HasSecret: c.Origin == oauth.Registered && !c.Public(), Once: newOnce(), Overlap: overlapOptions}
 }
 
 func (page clientPage) page(status int) answer {

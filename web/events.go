@@ -66,7 +66,10 @@ func (p *Pages) events(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		in, err = p.enter(*me, p.sessions.GetString(r.Context(), workspaceKey))
 	}
-	if err != nil {
+	switch {
+	case err != nil && r.Context().Err() != nil:
+		return // the page has gone
+	case err != nil:
 		problem.Write(w, r, err)
 		return
 	}
@@ -111,7 +114,9 @@ func (p *Pages) events(w http.ResponseWriter, r *http.Request) {
 func (p *Pages) tellApprovals(ctx context.Context, s stream, in room) error {
 	n, err := p.Gate.Waiting(ctx, in.grant)
 	if err != nil {
-		problem.Report(ctx, err)
+		if ctx.Err() == nil { // otherwise the page has gone
+			problem.Report(ctx, err)
+		}
 		return err
 	}
 	return s.event("approvals", map[string]int{"waiting": n})

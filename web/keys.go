@@ -89,6 +89,9 @@ func (p *Pages) keyRow(k access.Key, in room) keyRow {
 	now, zone := p.Now(), in.zone()
 	row := keyRow{ID: k.ID, Name: k.Name, Last4: k.Last4, By: k.CreatedBy.Name, Made: momentOf(k.CreatedAt, now, zone),
 		OldUntil: p.ahead(k.OldSecretUntil, zone), Used: momentOf(k.LastUsedAt, now, zone), UsedFor: k.LastUsedFor, Expires: momentOf(k.ExpiresAt, now, zone), Status: statusOf(k, now)}
+	if _, paused := in.membership.Workspace.PausedFor(k.ID, ""); paused && row.Status.Word == "Active" {
+		row.Status = status{"Paused", "wait"}
+	}
 	row.May, row.Resources = p.summary(k)
 	since := k.LastUsedAt
 	if since.IsZero() {
@@ -485,6 +488,22 @@ type keyPage struct {
 	Usage   string
 	Active  bool
 	Parent  string // the key that made it
+	Lent    []loanRow
+	Pausing pausing
+}
+
+// pausing is the form that pauses or resumes one credential.
+type pausing struct {
+	Credential, Next string
+	Paused           bool
+}
+
+func pausingOf(in room, credential, next string) pausing {
+	p := pausing{Credential: credential, Next: next}
+	for _, pause := range in.membership.Workspace.Settings.Paused {
+		p.Paused = p.Paused || pause.Credential == credential
+	}
+	return p
 }
 
 // A hookState is how a webhook stands.
@@ -526,13 +545,15 @@ func (p *Pages) key(r *http.Request, in room) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	return p.keyPage(in, k, hook, p.newKeyForm(in, k, hook)).page(http.StatusOK), nil
+	page := p.keyPage(in, k, hook, p.newKeyForm(in, k, hook))
+	page.Lent, err = p.lent(r.Context(), in, k.ID)
+	return page.page(http.StatusOK), err
 }
 
 func (p *Pages) keyPage(in room, k access.Key, hook *webhook.Endpoint, f keyForm) keyPage {
 	base := apiPath + "/keys/" + k.ID
 	return keyPage{keyRow: p.keyRow(k, in), Form: f, Overlap: overlapOptions, Hook: p.hookState(hook, in, base+"/webhook"), Usage: base + "/usage",
-		Active: statusOf(k, p.Now()).Word == "Active", Once: newOnce(), Parent: k.Parent}
+		Active: statusOf(k, p.Now()).Word == "Active", Once: newOnce(), Parent: k.Parent, Pausing: pausingOf(in, k.ID, base)}
 }
 
 func (page keyPage) page(status int) answer {

@@ -102,7 +102,7 @@ type frame struct {
 	Workspace string
 	Others    []access.Membership // the person's other workspaces
 	Groups    []navGroup
-	Paused    string // who has paused all agents and when, "" if nobody has
+	Paused    string // that all agents are paused, "" while they are not
 	MayResume bool
 }
 
@@ -155,6 +155,10 @@ func (p *Pages) frame(r *http.Request, in room) (*frame, error) {
 	waiting, err := p.Gate.Waiting(r.Context(), in.grant)
 	if err != nil {
 		return nil, err
+	}
+	if pause, paused := in.membership.Workspace.PausedFor("", ""); paused {
+		f.Paused = "All agents are paused by " + visibleText(pause.By) + ", since " + momentOf(pause.At, p.Now(), in.zone()).Exact + "."
+		f.MayResume = in.grant.IsAdmin()
 	}
 	here := hereOf(r)
 	for _, n := range navigation {

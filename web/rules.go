@@ -17,6 +17,7 @@ type rulesPage struct {
 	Error   string
 	Life    field
 	People  tick
+	Eyes    tick
 	Groups  []markGroup
 	Support field
 }
@@ -54,6 +55,8 @@ func (p *Pages) rulesPage(s access.Settings) rulesPage {
 		Life: field{Name: "life", Label: "An approval stays open for", Hint: "Then it expires, which is no rejection. It holds for what is asked from now on."},
 		People: tick{Name: "people_only", Value: "yes", Title: "Only people decide", Checked: s.PeopleOnly,
 			Says: "Also keys with “may decide” cannot."},
+		Eyes: tick{Name: "four_eyes", Value: "yes", Title: "Two people decide", Checked: s.FourEyes,
+			Says: "An approval needs the yes of two, neither of them the one in whose name it was asked. One can reject. Keys do not decide, and nothing is lent."},
 		Support: field{Name: "support_url", Label: "Where to ask for higher limits", Type: "url", Value: s.SupportURL, Placeholder: "https://",
 			Hint: "It stands in the answer to who is over the limit. Empty means none."},
 	}
@@ -100,6 +103,7 @@ func (p *Pages) changeRules(r *http.Request, in room) (answer, error) {
 	}
 	w.Settings.ApprovalTTL = time.Duration(hours) * time.Hour
 	w.Settings.PeopleOnly = form.Get("people_only") == "yes"
+	w.Settings.FourEyes = form.Get("four_eyes") == "yes"
 	w.Settings.SupportURL = strings.TrimSpace(form.Get("support_url"))
 	w.Settings.AlwaysAsk = nil
 	for _, m := range form[markField] {

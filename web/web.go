@@ -123,6 +123,10 @@ func (p *Pages) Handler() http.Handler {
 		"POST /connections/{grant}/disconnect": p.disconnect,
 		"POST /workspace":                      p.room(p.switchWorkspace),
 		"GET /connect":                         p.room(p.connect),
+		"POST /loans/{loan}/end":               p.room(p.endLoan),
+		"GET /settings/pause":                  p.adminRoom(p.pausePage),
+		"POST /settings/pause":                 p.adminRoom(p.pause),
+		"POST /settings/resume":                p.adminRoom(p.resume),
 		"GET /settings/billing":                p.adminRoom(p.billing),
 		"GET /settings/approvals":              p.adminRoom(p.rules),
 		"POST /settings/approvals":             p.adminRoom(p.changeRules),
@@ -157,7 +161,7 @@ func (p *Pages) Handler() http.Handler {
 		mux.Handle(pattern, p.serve(h))
 	}
 	for action, h := range map[string]func(*http.Request, room, string) (answer, error){
-		"approve": p.approve, "reject": p.reject, "edit": p.editAndApprove, "extend": p.extend, "assign": p.assign, "retry": p.retry, "dismiss": p.dismiss,
+		"approve": p.approve, "reject": p.reject, "edit": p.editAndApprove, "extend": p.extend, "assign": p.assign, "retry": p.retry, "dismiss": p.dismiss, "lend": p.lend,
 	} {
 		mux.Handle("POST "+apiPath+"/approvals/{approval}/"+action, p.serve(p.decideAs(h)))
 	}
@@ -241,7 +245,8 @@ func (p *Pages) serve(h handle) http.Handler {
 		}
 		a, err := h(r, me)
 		if err == nil {
-			if a.location == "" {
+			// A page that is fetched to refresh another is not read as a whole.
+			if dest := r.Header.Get("Sec-Fetch-Dest"); a.location == "" && (dest == "" || dest == "document") {
 				a.notice, a.bad = p.sessions.PopString(r.Context(), noticeKey), p.sessions.PopString(r.Context(), badKey)
 			}
 			err = p.saveSession(w, r.Context())
