@@ -35,8 +35,8 @@ const (
 	ApprovalVoted     Event = "approval.voted"     // a yes where more are needed
 	ApprovalAssigned  Event = "approval.assigned"
 	LoanMade          Event = "loan.made"
-	LoanEnded         Event = "loan.ended"         // before its time and its uses were over
-	AgentsPaused      Event = "agents.paused"      // one credential, or all
+	LoanEnded         Event = "loan.ended"    // before its time and its uses were over
+	AgentsPaused      Event = "agents.paused" // one credential, or all
 	AgentsResumed     Event = "agents.resumed"
 	ApprovalExtended  Event = "approval.extended"  //
 	ApprovalRetried   Event = "approval.retried"   // a failed execution ran again
