@@ -12,7 +12,7 @@ var layers = [][]string{
 	{"problem", "secret", "typeid", "unseen"},
 	{"strictjson", "origin"},
 	{"audit", "jobs"},
-	{"access", "webhook"},
+	{"access", "webhook", "integrations"},
 	{"catalog", "oauth"},
 	{"approvals"},
 	{"admin"},

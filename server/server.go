@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"trustpager/admin"
 	"trustpager/approvals"
 	"trustpager/catalog"
+	"trustpager/integrations"
 	"trustpager/jobs"
 	"trustpager/mcp"
 	"trustpager/oauth"
@@ -36,6 +38,7 @@ type Config struct {
 	Origins     []string       // further web origins that may call
 	Hosts       []string       // further names of this server
 	OAuthRate   int            // requests a minute of one address at each OAuth endpoint; 0 means the default
+	Mail        integrations.Mail
 	Proxies     []netip.Prefix // reverse proxies whose X-Forwarded-For is believed
 	Version     string         // of the program
 	Now         func() time.Time
@@ -53,6 +56,7 @@ type Server struct {
 	Usage    *access.Usage
 	Webhooks *webhook.Endpoints
 	OAuth    *oauth.Server
+	Mail     *integrations.Mailer
 
 	handler http.Handler
 	mcp     *mcp.Server
@@ -77,6 +81,10 @@ func New(ctx context.Context, db *storage.DB, key secret.Key, cat *catalog.Catal
 	// What is stored has milliseconds, so what is answered has no more.
 	c.Now = func() time.Time { return clock().UTC().Truncate(time.Millisecond) }
 	s := &Server{DB: db, Catalog: cat, now: c.Now}
+	if s.Mail, err = integrations.NewMailer(c.Mail, c.BaseURL, key, c.Now); err != nil {
+		return nil, err
+	}
+	s.Mail.IsMember = s.isMember
 	guard := &webhook.Guard{Allow: c.WebhookNets}
 	s.Webhooks = &webhook.Endpoints{Guard: guard, Sealer: key, Now: c.Now}
 	s.Gate = &approvals.Gate{Store: db, InTx: storage.InTx[approvals.Store](db), Watch: db.Watch, Catalog: cat,
@@ -117,6 +125,7 @@ func New(ctx context.Context, db *storage.DB, key secret.Key, cat *catalog.Catal
 	s.runner = &jobs.Runner{Store: db, Now: c.Now, Changed: changed, Kinds: map[string]jobs.Kind{
 		webhook.Kind:         deliverer.Jobs(),
 		approvals.ExpireKind: {Handle: s.Gate.Expire},
+		integrations.Kind:    s.Mail.Jobs(),
 		purgeKind:            {Handle: s.purge, Workers: 1, Timeout: 10 * time.Minute},
 	}}
 	return s, nil
@@ -124,6 +133,12 @@ func New(ctx context.Context, db *storage.DB, key secret.Key, cat *catalog.Catal
 
 // Handler returns all that the server answers.
 func (s *Server) Handler() http.Handler { return s.handler }
+
+// isMember reports whether the user belongs to the workspace.
+func (s *Server) isMember(ctx context.Context, workspace, user string) (bool, error) {
+	of, err := s.DB.Memberships(ctx, user)
+	return slices.ContainsFunc(of, func(m access.Membership) bool { return m.Workspace.ID == workspace }), err
+}
 
 // Work does the background work until ctx is done: jobs, usage counters,
 // clean-up.

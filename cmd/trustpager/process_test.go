@@ -52,7 +52,8 @@ type process struct {
 func program(t *testing.T, url string, args ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], args...)
-	cmd.Env = append(os.Environ(), asProgram+"=1", "TRUSTPAGER_DATABASE="+url, "TRUSTPAGER_SECRET_KEY_FILE="+keyFileOf(url, t), "TRUSTPAGER_LOG_LEVEL=warn")
+	cmd.Env = append(os.Environ(), asProgram+"=1", "TRUSTPAGER_DATABASE="+url, "TRUSTPAGER_SECRET_KEY_FILE="+keyFileOf(url, t), "TRUSTPAGER_LOG_LEVEL=warn",
+		"TRUSTPAGER_MAIL_OUTBOX="+filepath.Join(t.TempDir(), "outbox"))
 	return cmd
 }
 

@@ -1,16 +1,20 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"strings"
 
+	"trustpager/integrations"
 	"trustpager/server"
+	"trustpager/storage"
 )
 
 // serveFlags are what serve and demo have in common.
@@ -22,6 +26,9 @@ type serveFlags struct {
 	TrustProxy      []string `help:"Network (CIDR) of reverse proxies whose X-Forwarded-For says where requests come from." placeholder:"CIDR" env:"TRUSTPAGER_TRUST_PROXY"`
 	OAuthRate       int      `help:"Requests a minute that one address may send to each OAuth endpoint." default:"600" env:"TRUSTPAGER_OAUTH_RATE" name:"oauth-rate"`
 	AllowHost       []string `help:"Further name of this server, beside those of the base URL and localhost." placeholder:"HOST" env:"TRUSTPAGER_ALLOW_HOST"`
+	SMTPURL         string   `help:"Mail server: smtp://user:password@host:587 (STARTTLS) or smtps://user:password@host:465. Better given by the environment than on the command line, which others may see." placeholder:"URL" env:"TRUSTPAGER_SMTP_URL" name:"smtp-url"`
+	MailFrom        string   `help:"Sender of messages, as in \"Acme <pager@example.com>\"; required with a mail server." placeholder:"ADDRESS" env:"TRUSTPAGER_MAIL_FROM"`
+	MailOutbox      string   `help:"Folder where messages are written while there is no mail server. (default: outbox beside the SQLite file, or beside the secret key file with PostgreSQL)" type:"path" env:"TRUSTPAGER_MAIL_OUTBOX"`
 }
 
 // listen opens the address, and completes the configuration with it.
@@ -93,11 +100,21 @@ func (f serveFlags) start(e *env) (net.Listener, *server.Server, server.Config, 
 	if err != nil {
 		return nil, nil, config, err
 	}
+	config.Mail = integrations.Mail{SMTP: f.SMTPURL, From: f.MailFrom, Outbox: cmp.Or(f.MailOutbox, e.outbox())}
 	s, err := e.open(true, config)
 	if err != nil {
 		l.Close()
 	}
 	return l, s, config, err
+}
+
+// outbox returns where messages are written if nothing else is said.
+func (c *cli) outbox() string {
+	beside := c.Database
+	if storage.IsPostgres(c.Database) {
+		beside = c.keyFile()
+	}
+	return filepath.Join(filepath.Dir(beside), "outbox")
 }
 
 // Run serves until it is told to stop.
@@ -107,7 +124,7 @@ func (c *serveCmd) Run(e *env) error {
 		return err
 	}
 	defer s.DB.Close()
-	slog.Info("serving", "base_url", config.BaseURL, "listen", l.Addr().String(), "database", s.DB.Engine(), "version", version())
+	slog.Info("serving", "base_url", config.BaseURL, "listen", l.Addr().String(), "database", s.DB.Engine(), "version", version(), "mail", s.Mail.Describe())
 	if strings.HasPrefix(config.BaseURL, "https://") && len(config.Proxies) == 0 {
 		slog.Warn("the base URL is https, so requests come through a proxy: name it with --trust-proxy, or all clients share the limits of its address")
 	}

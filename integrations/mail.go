@@ -1,0 +1,339 @@
+package integrations
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/mail"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	gomail "github.com/wneessen/go-mail"
+
+	"trustpager/jobs"
+	"trustpager/unseen"
+)
+
+// Kind is the kind of the jobs that send messages.
+const Kind = "mail.send"
+
+// retries are the delays between the tries of a message. The last one is a day
+// after the first.
+var retries = []time.Duration{
+	30 * time.Second, 2 * time.Minute, 10 * time.Minute, 30 * time.Minute,
+	time.Hour, 2 * time.Hour, 4 * time.Hour, 8 * time.Hour, 8 * time.Hour,
+}
+
+// defaultTimeout is how long a mail server may take for one message.
+const defaultTimeout = 30 * time.Second
+
+// A Message is an e-mail to one person, in plain text.
+type Message struct {
+	To      string // address
+	Name    string // of the person, "" if unknown
+	Subject string
+	Body    string
+
+	// Member, if not "", is the id of the user who gets it only as a member of
+	// the workspace.
+	Member string `json:",omitempty"`
+	// Until, if not zero, is when the message loses its point, as when the link in
+	// it ends.
+	Until time.Time `json:",omitzero"`
+}
+
+// A Sealer keeps what a job holds from whoever reads the database;
+// [secret.Key] is one.
+type Sealer interface {
+	Seal(plain []byte, context string) (string, error)
+	Open(sealed, context string) ([]byte, error)
+}
+
+// Mail says how messages leave the server.
+type Mail struct {
+	SMTP   string // smtp:// or smtps:// URL of the mail server, "" for none; it holds the password
+	From   string // the sender: an address, perhaps with a name; required with SMTP
+	Outbox string // folder where messages are written if there is no mail server
+}
+
+// A Mailer sends messages. It is safe for concurrent use.
+type Mailer struct {
+	Sealer  Sealer
+	Now     func() time.Time
+	Timeout time.Duration // of one try; 0 means 30 seconds
+
+	// IsMember reports whether the user belongs to the workspace.
+	IsMember func(ctx context.Context, workspace, user string) (bool, error)
+
+	from   mail.Address
+	host   string // of this server, for message ids
+	outbox string
+	server *smtpServer // nil without one
+}
+
+// An smtpServer is a mail server that takes messages from this one.
+type smtpServer struct {
+	host     string
+	port     int
+	user     string
+	password string
+	implicit bool // TLS from the first byte
+	policy   gomail.TLSPolicy
+}
+
+// NewMailer returns a Mailer. It fails if the settings are not right; the error
+// does not repeat the URL, which holds a password. baseURL is the server's.
+func NewMailer(m Mail, baseURL string, sealer Sealer, now func() time.Time) (*Mailer, error) {
+	base, err := url.Parse(baseURL)
+	if err != nil {
+		return nil, fmt.Errorf("base URL: %w", err)
+	}
+	mr := &Mailer{Sealer: sealer, Now: now, host: base.Hostname(), outbox: m.Outbox}
+	if _, err := netip.ParseAddr(mr.host); err == nil || mr.host == "" {
+		mr.host = "localhost" // an address is no domain of a sender
+	}
+	mr.from = mail.Address{Name: "TrustPager", Address: "trustpager@" + mr.host}
+	if m.From != "" {
+		from, err := mail.ParseAddress(m.From)
+		if err != nil || strings.ContainsFunc(m.From, unseen.Hidden) {
+			return nil, fmt.Errorf("the sender %.200q is not an e-mail address, as in \"Acme <pager@example.com>\"", m.From)
+		}
+		mr.from = *from
+	}
+	if m.SMTP == "" {
+		return mr, nil
+	}
+	if m.From == "" {
+		return nil, errors.New("a mail server needs a sender: name one with --mail-from")
+	}
+	mr.server, err = parseSMTP(m.SMTP)
+	return mr, err
+}
+
+// parseSMTP reads the URL of a mail server.
+func parseSMTP(text string) (*smtpServer, error) {
+	bad := errors.New("the URL of the mail server is not of the form smtp://user:password@host:587 or smtps://user:password@host:465 (write special characters of the password as %XX)")
+	u, err := url.Parse(text)
+	if err != nil || u.Hostname() == "" || strings.Trim(u.Path, "/") != "" || u.Fragment != "" {
+		return nil, bad // without err, which repeats the URL
+	}
+	s := &smtpServer{host: u.Hostname(), user: u.User.Username(), port: 587, policy: gomail.TLSMandatory}
+	s.password, _ = u.User.Password()
+	switch u.Scheme {
+	case "smtps":
+		s.implicit, s.port = true, 465
+	case "smtp":
+		if isLoopback(s.host) {
+			s.policy = gomail.TLSOpportunistic
+		}
+	default:
+		return nil, bad
+	}
+	if p := u.Port(); p != "" {
+		if s.port, err = net.LookupPort("tcp", p); err != nil {
+			return nil, bad
+		}
+	}
+	for name, values := range u.Query() {
+		if name != "tls" || len(values) != 1 || values[0] != "none" || s.implicit {
+			return nil, errors.New("the URL of the mail server may end with ?tls=none (with smtp://) and with nothing else")
+		}
+		s.policy = gomail.NoTLS
+	}
+	return s, nil
+}
+
+func isLoopback(host string) bool {
+	addr, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && addr.IsLoopback()
+}
+
+// Sends reports whether there is a mail server. Without one messages wait in the
+// outbox for the operator.
+func (m *Mailer) Sends() bool { return m.server != nil }
+
+// Describe says in a sentence, for admins and the operator, where messages go.
+func (m *Mailer) Describe() string {
+	switch {
+	case m.server != nil:
+		return fmt.Sprintf("Messages are sent by %s as %s.", net.JoinHostPort(m.server.host, fmt.Sprint(m.server.port)), m.from.Address)
+	case m.outbox != "":
+		return "No mail server is set up; messages are written to " + m.outbox + "."
+	}
+	return "No mail server and no outbox are set up; messages go nowhere."
+}
+
+// Enqueue has the message sent once the transaction commits. workspace is "" for
+// what is of no workspace.
+func (m *Mailer) Enqueue(ctx context.Context, tx jobs.Enqueuer, workspace string, msg Message) error {
+	now := m.Now()
+	j, err := jobs.New(now, workspace, Kind, "", nil, now)
+	if err != nil {
+		return err
+	}
+	plain, err := json.Marshal(msg)
+	if err != nil {
+		return fmt.Errorf("encode message: %w", err)
+	}
+	sealed, err := m.Sealer.Seal(plain, place(j))
+	if err != nil {
+		return fmt.Errorf("seal message: %w", err)
+	}
+	if j.Payload, err = json.Marshal(sealed); err != nil {
+		return fmt.Errorf("encode message: %w", err)
+	}
+	return tx.EnqueueJob(ctx, j)
+}
+
+// place is what a message is sealed for: its own job.
+func place(j jobs.Job) string { return "mail " + j.ID }
+
+// Jobs returns how jobs of [Kind] are run.
+func (m *Mailer) Jobs() jobs.Kind {
+	return jobs.Kind{Handle: m.send, Retry: jobs.Delays(retries...), Timeout: defaultTimeout + 15*time.Second, Outgoing: true}
+}
+
+// send makes one try.
+func (m *Mailer) send(ctx context.Context, j jobs.Job) error {
+	var sealed string
+	if err := json.Unmarshal(j.Payload, &sealed); err != nil {
+		return jobs.Permanent(fmt.Errorf("payload: %w", err))
+	}
+	plain, err := m.Sealer.Open(sealed, place(j))
+	if err != nil {
+		return jobs.Permanent(err)
+	}
+	var msg Message
+	if err := json.Unmarshal(plain, &msg); err != nil {
+		return jobs.Permanent(fmt.Errorf("payload: %w", err))
+	}
+	if !msg.Until.IsZero() && !m.Now().Before(msg.Until) {
+		return jobs.Permanent(errors.New("the message could not be sent before it lost its point"))
+	}
+	if msg.Member != "" {
+		if ok, err := m.IsMember(ctx, j.Workspace, msg.Member); err != nil || !ok {
+			return err // who has left gets nothing
+		}
+	}
+	built, err := m.build(j, msg)
+	if err != nil {
+		return jobs.Permanent(err)
+	}
+	if m.server != nil {
+		return m.server.send(ctx, built, m.host, cmp.Or(m.Timeout, defaultTimeout))
+	}
+	return m.file(built, j.ID)
+}
+
+// build returns the message as it goes out. It has the same id at each try.
+func (m *Mailer) build(j jobs.Job, msg Message) (*gomail.Msg, error) {
+	to, err := mail.ParseAddress(msg.To)
+	if err != nil || to.Address != msg.To || strings.ContainsFunc(msg.To, unseen.Hidden) {
+		return nil, fmt.Errorf("%.100q is not an e-mail address", msg.To)
+	}
+	built := gomail.NewMsg()
+	built.FromMailAddress(&m.from)
+	built.ToMailAddress(&mail.Address{Name: header(msg.Name), Address: to.Address})
+	built.Subject(header(msg.Subject))
+	built.SetDateWithValue(j.CreatedAt)
+	built.SetMessageIDWithValue(j.ID + "@" + m.host)
+	built.SetGenHeader("Auto-Submitted", "auto-generated") // RFC 3834: no vacation answers
+	built.SetUserAgent("TrustPager")
+	built.SetBodyString(gomail.TypeTextPlain, lines(msg.Body))
+	return built, nil
+}
+
+// maxHeader is how many characters of a text stand in a header.
+const maxHeader = 150
+
+// header returns a text for a header: on one line, with what is hidden in it
+// visible, also what an encoded word (RFC 2047) would hide.
+func header(s string) string {
+	return strings.ReplaceAll(unseen.Text(clip(s, maxHeader)), "=?", "= ?")
+}
+
+// lines returns a text of several lines in which everything hidden but the ends
+// of lines is visible.
+func lines(s string) string {
+	all := strings.Split(s, "\n")
+	for i, l := range all {
+		all[i] = unseen.Text(l)
+	}
+	return strings.Join(all, "\n")
+}
+
+// file writes the message to the outbox. The file is there as a whole or not at
+// all, and once for each message.
+func (m *Mailer) file(built *gomail.Msg, id string) error {
+	if m.outbox == "" {
+		return jobs.Permanent(errors.New("there is no mail server and no outbox"))
+	}
+	if err := os.MkdirAll(m.outbox, 0o700); err != nil {
+		return fmt.Errorf("outbox: %w", err)
+	}
+	f, err := os.CreateTemp(m.outbox, ".*.eml") // mode 0600
+	if err != nil {
+		return fmt.Errorf("outbox: %w", err)
+	}
+	defer os.Remove(f.Name()) // gone already if it was renamed
+	_, err = built.WriteTo(f)
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("outbox: %w", err)
+	}
+	if err := os.Rename(f.Name(), filepath.Join(m.outbox, id+".eml")); err != nil {
+		return fmt.Errorf("outbox: %w", err)
+	}
+	return nil
+}
+
+// send gives the message to the mail server. A refusal of the message or of its
+// receiver is final; everything else may pass, or the operator may mend it.
+func (s *smtpServer) send(ctx context.Context, built *gomail.Msg, host string, timeout time.Duration) error {
+	options := []gomail.Option{gomail.WithPort(s.port), gomail.WithTLSPolicy(s.policy), gomail.WithTimeout(timeout), gomail.WithHELO(host)}
+	if s.implicit {
+		options = append(options, gomail.WithSSL())
+	}
+	if s.user != "" {
+		kind := gomail.SMTPAuthAutoDiscover
+		if s.policy == gomail.NoTLS || s.policy == gomail.TLSOpportunistic {
+			kind = gomail.SMTPAuthPlainNoEnc // the operator has said so, or it stays on this machine
+		}
+		options = append(options, gomail.WithSMTPAuth(kind), gomail.WithUsername(s.user), gomail.WithPassword(s.password))
+	}
+	client, err := gomail.NewClient(s.host, options...)
+	if err != nil {
+		return jobs.Permanent(err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	err = client.DialAndSendWithContext(ctx, built)
+	if err == nil || built.IsDelivered() { // what fails after that has no say
+		return nil
+	}
+	e, ok := errors.AsType[*gomail.SendError](err)
+	err = fmt.Errorf("mail server %s: %w", s.host, s.redact(err))
+	if ok && e.ErrorCode()/100 == 5 && slices.Contains(final, e.Reason) {
+		return jobs.Permanent(err)
+	}
+	return err
+}
+
+// final are the steps at which a mail server refuses the message itself, and
+// not what the operator has set.
+var final = []gomail.SendErrReason{gomail.ErrSMTPRcptTo, gomail.ErrSMTPData, gomail.ErrSMTPDataClose}
+
+// redact returns err without the password, should a server repeat it.
+func (s *smtpServer) redact(err error) error {
+	if s.password == "" || !strings.Contains(err.Error(), s.password) {
+		return err
+	}
+	return errors.New(strings.ReplaceAll(err.Error(), s.password, "[password]"))
+}
