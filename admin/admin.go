@@ -19,6 +19,7 @@ import (
 	"trustpager/approvals"
 	"trustpager/audit"
 	"trustpager/catalog"
+	"trustpager/integrations"
 	"trustpager/oauth"
 	"trustpager/problem"
 	"trustpager/typeid"
@@ -44,6 +45,32 @@ type Store interface {
 	// Memberships returns the workspaces that the user belongs to, by name.
 	Memberships(ctx context.Context, user string) ([]access.Membership, error)
 	SetPassword(ctx context.Context, user, passwordHash string) error
+	SetUserName(ctx context.Context, user, name string) error
+
+	// CanLogIn reports whether any member of a workspace has a password.
+	CanLogIn(ctx context.Context) (bool, error)
+	Workspaces(ctx context.Context) ([]access.Workspace, error)
+	// OfferSetUp stores the hash of a set-up token. The one before it ends.
+	OfferSetUp(ctx context.Context, hash string) error
+	IsSetUpToken(ctx context.Context, hash string) (bool, error)
+	// TakeSetUpToken ends the set-up token with the hash. It reports false if that
+	// is not the token, or not any more: of several calls one is told true.
+	TakeSetUpToken(ctx context.Context, hash string) (bool, error)
+
+	// ReplacePassword stores a new hash if the present one is old, and ends the
+	// links for a new password. It fails with [problem.Conflict] if the password
+	// has changed.
+	ReplacePassword(ctx context.Context, user, old, passwordHash string) error
+	// CreateResetLink stores the hash of a link by which the user gives a new
+	// password instead of the one with the stamp, unless most links of theirs are
+	// in force at now. It reports whether it did.
+	CreateResetLink(ctx context.Context, hash, user, stamp string, now, expires time.Time, most int) (bool, error)
+	// ResetLink returns whose link has the hash, and for which password it was
+	// made. It fails with [problem.NotFound], also if the link has ended.
+	ResetLink(ctx context.Context, hash string, now time.Time) (user, stamp string, err error)
+	// TakeResetLink is ResetLink, and ends the link: of several calls one gets it.
+	TakeResetLink(ctx context.Context, hash string, now time.Time) (user, stamp string, err error)
+
 	SetMember(ctx context.Context, workspace, user string, role access.Role, now time.Time) error
 	RemoveMember(ctx context.Context, workspace, user string) error
 
@@ -100,6 +127,7 @@ type Desk struct {
 	Catalog  *catalog.Catalog
 	Gate     *approvals.Gate
 	Webhooks *webhook.Endpoints
+	Mail     *integrations.Mailer
 	Now      func() time.Time
 
 	// RefusalTime is how long a refused login takes at least, so that it does not
@@ -151,18 +179,23 @@ func requirePerson(g access.Grant, what string) error {
 
 // CreateWorkspace makes a workspace on the Pro plan.
 func (d *Desk) CreateWorkspace(ctx context.Context, name, timeZone string) (access.Workspace, error) {
-	w := access.Workspace{ID: typeid.NewID("ws"), Name: strings.TrimSpace(name), Plan: access.Pro, TimeZone: timeZone,
-		Settings: access.Settings{ApprovalTTL: access.DefaultApprovalTTL}, CreatedAt: d.now()}
+	w := d.newWorkspace(name, timeZone)
 	if err := checkWorkspace(d.Catalog, w); err != nil {
 		return w, err
 	}
-	err := d.InTx(ctx, func(tx Store) error {
-		if err := tx.CreateWorkspace(ctx, w); err != nil {
-			return err
-		}
-		return d.record(ctx, tx, OperatorGrant(w), audit.WorkspaceCreated, w.ID, map[string]any{"name": w.Name, "plan": w.Plan})
-	})
-	return w, err
+	return w, d.InTx(ctx, func(tx Store) error { return d.createWorkspace(ctx, tx, w) })
+}
+
+func (d *Desk) newWorkspace(name, timeZone string) access.Workspace {
+	return access.Workspace{ID: typeid.NewID("ws"), Name: strings.TrimSpace(name), Plan: access.Pro, TimeZone: timeZone,
+		Settings: access.Settings{ApprovalTTL: access.DefaultApprovalTTL}, CreatedAt: d.now()}
+}
+
+func (d *Desk) createWorkspace(ctx context.Context, tx Store, w access.Workspace) error {
+	if err := tx.CreateWorkspace(ctx, w); err != nil {
+		return err
+	}
+	return d.record(ctx, tx, OperatorGrant(w), audit.WorkspaceCreated, w.ID, map[string]any{"name": w.Name, "plan": w.Plan})
 }
 
 // UpdateWorkspace stores the name, plan, time zone and settings of the grant's
@@ -245,10 +278,28 @@ func checkWorkspace(c *catalog.Catalog, w access.Workspace) error {
 			bad(fmt.Sprintf("client_hosts.%d", i), "a host name in lower case, as in claude.ai", fmt.Sprintf("%.100q", h))
 		}
 	}
-	if len(fields) > 0 {
-		return &problem.Error{Kind: problem.Validation, Message: "the workspace cannot be like that", Fix: "Correct the fields that are listed.", Fields: fields}
+	return refuseFields("the workspace", fields)
+}
+
+// refuseFields says what is wrong with a thing, nil if nothing is.
+func refuseFields(what string, fields []problem.Field) error {
+	if len(fields) == 0 {
+		return nil
 	}
-	return nil
+	return &problem.Error{Kind: problem.Validation, Message: what + " cannot be like that", Fix: "Correct the fields that are listed.", Fields: fields}
+}
+
+// personFields says what is wrong with a person's e-mail address and name, which
+// may be empty.
+func personFields(email, name string) []problem.Field {
+	var fields []problem.Field
+	if a, err := mail.ParseAddress(email); err != nil || a.Address != email || strings.ContainsFunc(email, unicode.IsControl) {
+		fields = append(fields, problem.Field{Path: "email", Expected: "an e-mail address, as in ada@example.com", Got: fmt.Sprintf("%.100q", email)})
+	}
+	if name != "" && !validName(name) {
+		fields = append(fields, problem.Field{Path: "name", Expected: nameForm, Got: fmt.Sprintf("%.120q", name)})
+	}
+	return fields
 }
 
 // AddUser makes a person who can log in, or finds the one with that e-mail
@@ -264,18 +315,12 @@ func (d *Desk) AddUser(ctx context.Context, g access.Grant, email, name, passwor
 		return access.User{}, problem.Errorf(problem.InsufficientScope, "only the operator gives passwords to others").
 			WithFix("Leave the password out.")
 	}
-	var fields []problem.Field
-	if a, err := mail.ParseAddress(email); err != nil || a.Address != email || strings.ContainsFunc(email, unicode.IsControl) {
-		fields = append(fields, problem.Field{Path: "email", Expected: "an e-mail address, as in ada@example.com", Got: fmt.Sprintf("%.100q", email)})
-	}
-	if name != "" && !validName(name) {
-		fields = append(fields, problem.Field{Path: "name", Expected: nameForm, Got: fmt.Sprintf("%.120q", name)})
-	}
+	fields := personFields(email, name)
 	if !slices.Contains([]access.Role{access.Owner, access.Admin, access.Member}, role) {
 		fields = append(fields, problem.Field{Path: "role", Expected: "owner, admin or member", Got: fmt.Sprintf("%.50q", string(role))})
 	}
-	if len(fields) > 0 {
-		return access.User{}, &problem.Error{Kind: problem.Validation, Message: "the user cannot be like that", Fix: "Correct the fields that are listed.", Fields: fields}
+	if err := refuseFields("the user", fields); err != nil {
+		return access.User{}, err
 	}
 	var u access.User
 	err := d.InTx(ctx, func(tx Store) error {

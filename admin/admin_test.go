@@ -42,6 +42,18 @@ type world struct {
 
 func eachWorld(t *testing.T, test func(w *world)) {
 	t.Helper()
+	eachEmptyWorld(t, func(w *world) {
+		var err error
+		w.ws, err = w.desk.CreateWorkspace(w.t.Context(), "One", "Europe/Berlin")
+		w.must(err)
+		w.op = admin.OperatorGrant(w.ws)
+		test(w)
+	})
+}
+
+// eachEmptyWorld is eachWorld without the workspace.
+func eachEmptyWorld(t *testing.T, test func(w *world)) {
+	t.Helper()
 	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
 		cat, err := catalog.Load()
 		if err != nil {
@@ -53,9 +65,6 @@ func eachWorld(t *testing.T, test func(w *world)) {
 		w.must(err)
 		w.desk = w.s.Desk
 		w.desk.RefusalTime = 0 // where it does not matter it only takes time
-		w.ws, err = w.desk.CreateWorkspace(t.Context(), "One", "Europe/Berlin")
-		w.must(err)
-		w.op = admin.OperatorGrant(w.ws)
 		test(w)
 	})
 }

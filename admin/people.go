@@ -32,8 +32,9 @@ type Person struct {
 type logins struct {
 	once                          sync.Once
 	address, both, account, known *access.Throttle
-	hashing                       chan struct{} // a place for each password that is checked at a time
-	refused                       access.Tally  // by user, of the audit log
+	forgotAddress, forgotAccount  *access.Throttle // of links for a new password
+	hashing                       chan struct{}    // a place for each password that is checked at a time
+	refused                       access.Tally     // by user, of the audit log
 }
 
 // maxRefusals is how many wrong passwords for an account are audited one by one
@@ -43,6 +44,12 @@ const maxRefusals = 20
 // maxHashing bounds the memory that checking passwords takes: 19 MiB each.
 const maxHashing = 4
 
+// What is longer is nobody's e-mail address or password, in bytes.
+const (
+	maxEmail         = 320
+	maxPasswordBytes = 1024
+)
+
 func (d *Desk) throttles() *logins {
 	l := &d.logins
 	l.once.Do(func() {
@@ -50,6 +57,8 @@ func (d *Desk) throttles() *logins {
 		l.account = &access.Throttle{PerMinute: 20, Burst: 100, Now: d.Now}
 		l.address = &access.Throttle{PerMinute: 20, Burst: 60, Now: d.Now}
 		l.known = &access.Throttle{PerMinute: 2, Burst: 10, Now: d.Now}
+		l.forgotAddress = &access.Throttle{PerMinute: 5, Burst: 20, Now: d.Now}
+		l.forgotAccount = &access.Throttle{PerMinute: 1, Burst: 5, Now: d.Now}
 		l.hashing = make(chan struct{}, maxHashing)
 	})
 	return l
@@ -68,9 +77,14 @@ func (l *logins) allow(try LoginTry) error {
 	if try.Known {
 		limits = []loginLimit{{l.known, try.Email}}
 	}
+	return allow(limits, "too many tries to log in")
+}
+
+// allow counts a try at each limit in turn, until one refuses it.
+func allow(limits []loginLimit, what string) error {
 	for _, limit := range limits {
 		if wait, ok := limit.t.Allow(limit.key); !ok {
-			e := problem.Errorf(problem.RateLimited, "too many tries to log in").
+			e := problem.Errorf(problem.RateLimited, "%s", what).
 				WithFix("Wait %d seconds, then try again.", int64((wait+time.Second-1)/time.Second))
 			e.RetryAfter = wait
 			return e
@@ -108,9 +122,9 @@ func (d *Desk) Login(ctx context.Context, try LoginTry) (Person, error) {
 
 func (d *Desk) login(ctx context.Context, try LoginTry) (Person, error) {
 	refused := problem.Errorf(problem.Unauthorized, "the e-mail address or the password is not right").
-		WithFix("Check both. The operator of the server can give you a new password: trustpager user password.")
+		WithFix("Check both. If you have forgotten the password, you can have a link for a new one sent to you.")
 	email, password := try.Email, try.Password
-	if len(email) > 320 || len(password) > 1024 || !storable(email) {
+	if len(email) > maxEmail || len(password) > maxPasswordBytes || !storable(email) {
 		return Person{}, refused // nobody's, and too long to be counted
 	}
 	l := d.throttles()
@@ -155,15 +169,24 @@ func storable(s string) bool { return strings.ToValidUTF8(s, "") == s && !string
 
 // checkPassword reports whether hash, which is "" for an account without a
 // password, is that of the password.
-func (d *Desk) checkPassword(ctx context.Context, hash, password string) (bool, error) {
+func (d *Desk) checkPassword(ctx context.Context, hash, password string) (right bool, err error) {
+	err = d.hashing(ctx, func() error {
+		right, err = access.CheckPassword(hash, password)
+		return err
+	})
+	return right, err
+}
+
+// hashing calls do, which hashes a password, when there is a place for it.
+func (d *Desk) hashing(ctx context.Context, do func() error) error {
 	l := d.throttles()
 	select {
 	case l.hashing <- struct{}{}:
 		defer func() { <-l.hashing }()
 	case <-ctx.Done():
-		return false, ctx.Err()
+		return ctx.Err()
 	}
-	return access.CheckPassword(hash, password)
+	return do()
 }
 
 // Logout records that the person has ended their session.
@@ -174,14 +197,17 @@ func (d *Desk) Logout(ctx context.Context, p Person) error {
 // recordPerson audits what a person did at the door in each of their
 // workspaces.
 func (d *Desk) recordPerson(ctx context.Context, p Person, event audit.Event, detail any) error {
-	return d.InTx(ctx, func(tx Store) error {
-		for _, m := range p.Memberships {
-			if err := d.record(ctx, tx, d.grantOf(p, m), event, p.User.ID, detail); err != nil {
-				return err
-			}
+	return d.InTx(ctx, func(tx Store) error { return d.recordPersonIn(ctx, tx, p, event, detail) })
+}
+
+// recordPersonIn is recordPerson in the caller's transaction.
+func (d *Desk) recordPersonIn(ctx context.Context, tx Store, p Person, event audit.Event, detail any) error {
+	for _, m := range p.Memberships {
+		if err := d.record(ctx, tx, d.grantOf(p, m), event, p.User.ID, detail); err != nil {
+			return err
 		}
-		return nil
-	})
+	}
+	return nil
 }
 
 // Person returns the person behind a session. It fails with

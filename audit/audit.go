@@ -60,6 +60,7 @@ const (
 	PersonLogin       Event = "person.login"
 	PersonRefused     Event = "person.login_refused" // a wrong password
 	PersonLogout      Event = "person.logout"
+	PersonForgot      Event = "person.forgot"    // a link for a new password was sent
 	ClientCreated     Event = "client.created"   // an admin registered an OAuth client
 	ClientConnected   Event = "client.connected" // a client that registered itself came to the workspace
 	ClientChanged     Event = "client.changed"

@@ -111,11 +111,13 @@ func NewMailer(m Mail, baseURL string, sealer Sealer, now func() time.Time) (*Ma
 	if m.SMTP == "" {
 		return mr, nil
 	}
+	if mr.server, err = parseSMTP(m.SMTP); err != nil {
+		return nil, err
+	}
 	if m.From == "" {
 		return nil, errors.New("a mail server needs a sender: name one with --mail-from")
 	}
-	mr.server, err = parseSMTP(m.SMTP)
-	return mr, err
+	return mr, nil
 }
 
 // parseSMTP reads the URL of a mail server.

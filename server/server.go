@@ -89,7 +89,7 @@ func New(ctx context.Context, db *storage.DB, key secret.Key, cat *catalog.Catal
 	s.Webhooks = &webhook.Endpoints{Guard: guard, Sealer: key, Now: c.Now}
 	s.Gate = &approvals.Gate{Store: db, InTx: storage.InTx[approvals.Store](db), Watch: db.Watch, Catalog: cat,
 		Webhooks: s.Webhooks, Now: c.Now, BaseURL: c.BaseURL}
-	s.Desk = &admin.Desk{Store: db, InTx: storage.InTx[admin.Store](db), Catalog: cat, Gate: s.Gate, Webhooks: s.Webhooks, Now: c.Now,
+	s.Desk = &admin.Desk{Store: db, InTx: storage.InTx[admin.Store](db), Catalog: cat, Gate: s.Gate, Webhooks: s.Webhooks, Mail: s.Mail, Now: c.Now,
 		RefusalTime: refusalTime}
 	address := proxies(c.Proxies).address
 	s.OAuth, err = oauth.New(ctx, oauth.Config{
@@ -113,7 +113,7 @@ func New(ctx context.Context, db *storage.DB, key secret.Key, cat *catalog.Catal
 		return nil, err
 	}
 	s.pages, err = web.New(web.Config{OAuth: s.OAuth, Desk: s.Desk, Admin: s.Desk, Gate: s.Gate, Catalog: cat, Sessions: db, BaseURL: c.BaseURL,
-		Origin: names, Address: address, Now: c.Now})
+		Origin: names, Address: address, Mails: s.Mail.Sends(), Now: c.Now})
 	if err != nil {
 		return nil, err
 	}
@@ -251,6 +251,7 @@ func (s *Server) purge(ctx context.Context, _ jobs.Job) error {
 		{"unused OAuth clients", s.DB.PurgeClients, now.Add(-oauth.UnusedClients)},
 		{"tokens", s.DB.PurgeTokens, now.Add(-keepTokens)},
 		{"sessions", s.DB.PurgeSessions, now},
+		{"links for a new password", s.DB.PurgeResetLinks, now},
 	} {
 		total := int64(0)
 		for n := int64(1); n > 0; total += n {

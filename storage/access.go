@@ -195,11 +195,14 @@ func (db *DB) Memberships(ctx context.Context, user string) ([]access.Membership
 	return found, rows.Err()
 }
 
-// SetPassword stores a new hash of the user's password.
+// SetPassword stores a new hash of the user's password, and ends the links for a
+// new one.
 func (db *DB) SetPassword(ctx context.Context, user, passwordHash string) error {
 	return db.step(ctx, func(tx *DB) error {
-		_, err := tx.q.ExecContext(ctx, `UPDATE users SET password = $2 WHERE id = $1`, user, passwordHash)
-		return err
+		if _, err := tx.q.ExecContext(ctx, `UPDATE users SET password = $2 WHERE id = $1`, user, passwordHash); err != nil {
+			return err
+		}
+		return tx.endResetLinks(ctx, user)
 	})
 }
 

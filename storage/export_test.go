@@ -54,8 +54,8 @@ const IndexMarks = indexMarks
 // ReindexBatch is how many records are indexed anew in one transaction.
 const ReindexBatch = reindexBatch
 
-// Versions is how many migrations there are.
-const Versions = 11
+// Versions is the number of the last migration.
+const Versions = 12
 
 // WaitQueued waits until n transactions wait for SQLite's writer.
 func (db *DB) WaitQueued(t testing.TB, n int) {

@@ -25,15 +25,17 @@ import (
 // are for the operator and the server itself, which see all.
 var notOfAWorkspace = []string{
 	"BaseURL", "SetBaseURL", "Close", "Engine", "Ping", "Reindex", "Savepoint", "Watch", // the database as a whole
-	"CreateUser", "UserByEmail", "UserByID", "SetPassword", "Memberships", // people, who may be in several workspaces
+	"CreateUser", "UserByEmail", "UserByID", "SetPassword", "SetUserName", "ReplacePassword", "Memberships", "CanLogIn", // people, who may be in several workspaces
 	"Session", "CreateSession", "UpdateSession", "DeleteSession", // theirs
+	"CreateResetLink", "ResetLink", "TakeResetLink", // theirs
+	"OfferSetUp", "IsSetUpToken", "TakeSetUpToken", // before there is any
 	"CreateWorkspace", "Workspaces", // the operator's
 	"KeyBySecret", "Code", "TakeCode", "RefreshToken", "SpendRefreshToken", "CountSibling", "ProlongRefreshToken", // find the workspace by a hash
 	"Client", "SaveDocumentClient", // clients that all workspaces may know
 	"LockConsent",                  // tells and changes nothing
 	"SigningKeys", "AddSigningKey", // the server's
 	"ClaimJobs", "NextJobDue", "JobsPaused", "PauseJobs", "ResumeJobs", "DeadJobs", // the runner's
-	"PurgeRequests", "PurgeIdempotencyKeys", "PurgeDeadJobs", "PurgeDeliveries", "PurgeClients", "PurgeUnconsented", "PurgeTokens", "PurgeSessions", // the clean-up's
+	"PurgeRequests", "PurgeIdempotencyKeys", "PurgeDeadJobs", "PurgeDeliveries", "PurgeClients", "PurgeUnconsented", "PurgeTokens", "PurgeSessions", "PurgeResetLinks", // the clean-up's
 	"Raw", "Rows", "ListQuery", "Setting", "SetSetting", "CutWriter", "CutNow", "WaitQueued", "Touch", "PurgeLocked", // of these tests
 }
 
@@ -530,7 +532,7 @@ func fill(t *testing.T, db *storage.DB, id string) *filled {
 }
 
 // serverTables are those whose rows are of no workspace.
-var serverTables = []string{"jobs_paused", "settings", "oauth_signing_keys", "sessions"}
+var serverTables = []string{"jobs_paused", "settings", "oauth_signing_keys", "sessions", "reset_links"}
 
 func TestNoMethodReachesIntoAnotherWorkspace(t *testing.T) {
 	storagetest.Each(t, func(t *testing.T, db *storage.DB) {

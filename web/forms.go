@@ -6,6 +6,7 @@ import "strings"
 type field struct {
 	Name, Label, Type, Value string
 	Autocomplete             string
+	List                     string // id of the datalist with suggestions
 	Hint, Error              string
 	Blame                    string // id of a message elsewhere that says what is wrong
 	Placeholder              string

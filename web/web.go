@@ -52,6 +52,14 @@ type Desk interface {
 	Person(ctx context.Context, user string) (admin.Person, error)
 	PersonGrant(p admin.Person, workspace string) (access.Grant, error)
 
+	SetUpWith(ctx context.Context, token string) (access.Workspace, error)
+	SetUp(ctx context.Context, in admin.SetUp) (admin.Person, error)
+	ForgotPassword(ctx context.Context, email, address string) error
+	ResetWith(ctx context.Context, token string) (admin.Person, error)
+	ResetPassword(ctx context.Context, token, password string) (admin.Person, error)
+	ChangePassword(ctx context.Context, p admin.Person, c admin.PasswordChange) (admin.Person, error)
+	Rename(ctx context.Context, p admin.Person, name string) error
+
 	Grants(ctx context.Context, g access.Grant, q oauth.GrantQuery) ([]oauth.Grant, error)
 	Grant(ctx context.Context, g access.Grant, id string) (oauth.Grant, error)
 	// GrantBounds returns the most that a consent can give: the client's ceiling
@@ -77,6 +85,7 @@ type Config struct {
 	BaseURL  string // of this server, without a slash at the end
 	Origin   HostChecker
 	Address  func(*http.Request) string // of the browser, for throttling
+	Mails    bool                       // messages are sent, and do not wait for the operator
 	Now      func() time.Time
 }
 
@@ -114,6 +123,15 @@ func (p *Pages) Handler() http.Handler {
 		"GET /login":                           p.loginForm,
 		"POST /login":                          p.login,
 		"POST /logout":                         p.logout,
+		"GET /setup":                           p.setUpForm,
+		"POST /setup":                          p.setUp,
+		"GET /forgot":                          p.forgotForm,
+		"POST /forgot":                         p.forgot,
+		"GET /reset":                           p.resetForm,
+		"POST /reset":                          p.reset,
+		"GET /account":                         p.framed(mine(p.account)),
+		"POST /account/name":                   p.framed(mine(p.rename)),
+		"POST /account/password":               p.framed(mine(p.changePassword)),
 		"GET " + oauth.AuthorizePath:           p.consent,
 		"POST " + oauth.AuthorizePath:          p.decide,
 		"GET /connections":                     p.framed(p.connections),

@@ -51,6 +51,7 @@ type site struct {
 	storeErr     error  // of sessions
 	beforeUpdate func() // of a session, meanwhile
 	known        bool   // what the last try to log in said of the browser
+	forgotten    []string
 
 	cat    *catalog.Catalog
 	server *httptest.Server
@@ -85,9 +86,13 @@ func newSite(t *testing.T) *site {
 	s.server = httptest.NewServer(mux)
 	t.Cleanup(s.server.Close)
 	mux.Handle("/", s.pages(s.server.URL))
-	jar, _ := cookiejar.New(nil)
-	s.client = &http.Client{Jar: jar, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	s.client = &http.Client{Jar: newJar(), CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	return s
+}
+
+func newJar() http.CookieJar {
+	jar, _ := cookiejar.New(nil) // cannot fail
+	return jar
 }
 
 // bound sets what the offer and the bounds of grants allow.

@@ -43,9 +43,15 @@ func TestMain(m *testing.M) {
 type process struct {
 	t      *testing.T
 	cmd    *exec.Cmd
-	info   demoInfo
+	info   printed
 	stderr bytes.Buffer
 	done   chan struct{}
+}
+
+// printed is what serve or demo prints when it listens.
+type printed struct {
+	demoInfo
+	SetUpURL string `json:"setup_url"`
 }
 
 // program returns the command that runs the program with the arguments.

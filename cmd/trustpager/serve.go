@@ -75,6 +75,25 @@ type serveCmd struct {
 	JSON bool `help:"Print one line of JSON when it listens."`
 }
 
+// serveInfo is what one needs to use a server.
+type serveInfo struct {
+	BaseURL  string `json:"base_url"`
+	MCPURL   string `json:"mcp_url"`
+	SetUpURL string `json:"setup_url,omitempty"` // while nobody can log in
+}
+
+// setUpLink returns a new link by which the first person sets the server up,
+// and tells the operator of it; "" if somebody can log in.
+func setUpLink(ctx context.Context, s *server.Server, baseURL string) (string, error) {
+	token, err := s.Desk.OfferSetUp(ctx)
+	if err != nil || token == "" {
+		return "", err
+	}
+	link := baseURL + "/setup?token=" + token
+	slog.Warn("nobody can log in yet: open the link to set the server up; it works once, until the next start", "setup_url", link)
+	return link, nil
+}
+
 // muchMemory is how many bytes of memory are much for this program.
 const muchMemory = 192 << 20
 
@@ -131,11 +150,13 @@ func (c *serveCmd) Run(e *env) error {
 	if paused, err := s.DB.JobsPaused(e.ctx); err == nil && paused {
 		slog.Warn("outgoing jobs are paused, as after a restore; resume them with: trustpager jobs resume")
 	}
-	if c.JSON {
-		if err := e.printJSON(map[string]string{"base_url": config.BaseURL, "mcp_url": config.BaseURL + "/mcp"}); err != nil {
-			l.Close()
-			return err
-		}
+	info := serveInfo{BaseURL: config.BaseURL, MCPURL: config.BaseURL + "/mcp"}
+	if info.SetUpURL, err = setUpLink(e.ctx, s, config.BaseURL); err == nil && c.JSON {
+		err = e.printJSON(info)
+	}
+	if err != nil {
+		l.Close()
+		return err
 	}
 	err = s.Serve(e.ctx, l)
 	slog.Info("stopped")
