@@ -219,7 +219,19 @@ const (
 type Membership struct {
 	Workspace Workspace
 	Role      Role
+	Notice    Notice
 }
+
+// A Notice says when a member is told of approvals that wait for them.
+type Notice string
+
+// The notices. New members have [NoticeImmediately].
+const (
+	NoticeOff         Notice = "off"
+	NoticeImmediately Notice = "immediately" // what is asked within a minute is told together
+	NoticeHourly      Notice = "hourly"
+	NoticeDaily       Notice = "daily" // at 08:00 in the workspace's time zone
+)
 
 // A User is a person who can log in. The same person may be in several
 // workspaces, with a role in each.

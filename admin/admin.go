@@ -74,6 +74,22 @@ type Store interface {
 	SetMember(ctx context.Context, workspace, user string, role access.Role, now time.Time) error
 	RemoveMember(ctx context.Context, workspace, user string) error
 
+	SetNotice(ctx context.Context, workspace, user string, n access.Notice) error
+	// PendingWorkspaces returns the workspaces in which approvals are pending.
+	PendingWorkspaces(ctx context.Context) ([]string, error)
+	// PendingApprovals returns the approvals that are pending and not over at now,
+	// the oldest first, with what a notice tells of them.
+	PendingApprovals(ctx context.Context, workspace string, now time.Time) ([]approvals.Approval, error)
+	// Readers returns the members that want to be told of approvals.
+	Readers(ctx context.Context, workspace string) ([]Reader, error)
+	// TellReader notes of what the member has been told, unless that has moved on
+	// from r or they do not want to be told any more. It reports whether it did: of
+	// several calls one is told true.
+	TellReader(ctx context.Context, workspace string, r Reader, told string, warned time.Time) (bool, error)
+	// NextJobDue returns when the next job of the kind is due, false if there is
+	// none.
+	NextJobDue(ctx context.Context, kind string) (time.Time, bool, error)
+
 	// Key returns one key, with forUpdate locked until the transaction ends. It
 	// fails with [problem.NotFound].
 	Key(ctx context.Context, workspace, id string, forUpdate bool) (access.Key, error)

@@ -608,6 +608,16 @@ func (gate *Gate) mayDecide(ctx context.Context, tx Store, g access.Grant, a App
 	return nil
 }
 
+// MayDecide reports whether g may decide the approval today, of which it need not
+// know what is asked for exactly.
+func (gate *Gate) MayDecide(ctx context.Context, g access.Grant, a Approval) (bool, error) {
+	err := gate.mayDecide(ctx, gate.Store, g, a)
+	if problem.Is(err, problem.InsufficientScope) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 // mayAnswer refuses the user whose OAuth client asked for a, unless it was and
 // still is nothing but their own consent that holds the client back: then they
 // put the question, and may answer it.

@@ -353,7 +353,6 @@ func TestFailingServerIsTriedForADayWithOneID(t *testing.T) {
 	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
 		box := newMailbox(t, nil, false)
 		w := start(t, db, integrations.Mail{SMTP: "smtp://" + box.addr, From: from})
-		begin := w.clock.Now()
 		box.refuse["data"] = &smtp.SMTPError{Code: 451, Message: "later"}
 		e := w.enqueue(hello)
 		for tries := 1; e.State == jobs.Ready; tries++ {
@@ -369,7 +368,7 @@ func TestFailingServerIsTriedForADayWithOneID(t *testing.T) {
 			t.Errorf("ended as %q with %q", e.State, h.Get("Message-ID"))
 		}
 		box.refuse["data"] = &smtp.SMTPError{Code: 451, Message: "later"}
-		begin = w.clock.Now()
+		begin := w.clock.Now()
 		for e = w.enqueue(hello); e.State == jobs.Ready; e = <-w.ended {
 			w.clock.Advance(e.RunAt.Sub(w.clock.Now()) + time.Millisecond)
 			w.runner.Wake()

@@ -18,8 +18,6 @@ import (
 	"trustpager/webhook"
 )
 
-func itoa(n int) string { return strconv.Itoa(n) }
-
 // A keyView is a key as the API shows it.
 type keyView struct {
 	access.Key

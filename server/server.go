@@ -126,6 +126,7 @@ func New(ctx context.Context, db *storage.DB, key secret.Key, cat *catalog.Catal
 		webhook.Kind:         deliverer.Jobs(),
 		approvals.ExpireKind: {Handle: s.Gate.Expire},
 		integrations.Kind:    s.Mail.Jobs(),
+		admin.NoticeKind:     s.Desk.Notices(),
 		purgeKind:            {Handle: s.purge, Workers: 1, Timeout: 10 * time.Minute},
 	}}
 	return s, nil
@@ -150,11 +151,40 @@ func (s *Server) Work(ctx context.Context) error {
 		}
 		return err
 	}
+	if err := s.Desk.StartNotices(ctx); err != nil && ctx.Err() == nil {
+		return err
+	}
 	var done sync.WaitGroup
 	done.Go(func() { s.Usage.Run(ctx) })
+	done.Go(func() { s.expectNotices(ctx) })
 	err := s.runner.Run(ctx)
 	done.Wait()
 	return err
+}
+
+// noticesEvery is how often at most the server looks whether people are to be
+// told of what was asked. They are told a minute after it.
+const noticesEvery = time.Second
+
+// expectNotices has people told of what is asked on any node, until ctx is done.
+func (s *Server) expectNotices(ctx context.Context) {
+	asked, stop := s.DB.Watch(approvals.Topic(""))
+	defer stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-asked:
+		}
+		if err := s.Desk.ExpectNotices(ctx); err != nil && ctx.Err() == nil {
+			slog.WarnContext(ctx, "notices of approvals wait for the next request", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(noticesEvery):
+		}
+	}
 }
 
 // shutdownTime is how long requests in flight may take after a stop.

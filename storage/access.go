@@ -174,7 +174,7 @@ func scanUser(row scanner) (u access.User, passwordHash string, err error) {
 // Memberships returns the workspaces that the user belongs to, ordered by name
 // and id.
 func (db *DB) Memberships(ctx context.Context, user string) ([]access.Membership, error) {
-	rows, err := db.q.QueryContext(ctx, `SELECT `+workspaceColumns+`, m.role FROM members m
+	rows, err := db.q.QueryContext(ctx, `SELECT `+workspaceColumns+`, m.role, m.notice FROM members m
 		JOIN workspaces w ON w.id = m.workspace WHERE m.user_id = $1 ORDER BY w.name, w.id`, user)
 	if err != nil {
 		return nil, fmt.Errorf("memberships: %w", err)
@@ -184,7 +184,7 @@ func (db *DB) Memberships(ctx context.Context, user string) ([]access.Membership
 	for rows.Next() {
 		var r workspaceRow
 		var m access.Membership
-		if err := rows.Scan(append(r.into(), &m.Role)...); err != nil {
+		if err := rows.Scan(append(r.into(), &m.Role, &m.Notice)...); err != nil {
 			return nil, err
 		}
 		if m.Workspace, err = r.value(); err != nil {

@@ -347,7 +347,8 @@ const JobsTopic = "jobs"
 
 // Watch returns a channel that receives after each commit, on any node, that
 // touched the topic: [JobsTopic], [access.CallsTopic], [approvals.Topic], or
-// the id of an approval that was decided.
+// the id of an approval that was decided. A topic that ends with a colon stands
+// for all that begin with it: approvals.Topic("") for those of all workspaces.
 // Several commits may become one receipt, and one may come without a change, so
 // the receiver looks at the state. stop ends it.
 func (db *DB) Watch(topic string) (changed <-chan struct{}, stop func()) {
@@ -367,7 +368,7 @@ func (s *shared) tell(topic string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for w := range s.watchers {
-		if topic != "" && w.topic != topic {
+		if topic != "" && w.topic != topic && !(strings.HasSuffix(w.topic, ":") && strings.HasPrefix(topic, w.topic)) {
 			continue
 		}
 		select {

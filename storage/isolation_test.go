@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"trustpager/access"
+	"trustpager/admin"
 	"trustpager/approvals"
 	"trustpager/audit"
 	"trustpager/catalog"
@@ -34,7 +35,7 @@ var notOfAWorkspace = []string{
 	"Client", "SaveDocumentClient", // clients that all workspaces may know
 	"LockConsent",                  // tells and changes nothing
 	"SigningKeys", "AddSigningKey", // the server's
-	"ClaimJobs", "NextJobDue", "JobsPaused", "PauseJobs", "ResumeJobs", "DeadJobs", // the runner's
+	"ClaimJobs", "NextJobDue", "JobsPaused", "PauseJobs", "ResumeJobs", "DeadJobs", "PendingWorkspaces", // the runner's
 	"PurgeRequests", "PurgeIdempotencyKeys", "PurgeDeadJobs", "PurgeDeliveries", "PurgeClients", "PurgeUnconsented", "PurgeTokens", "PurgeSessions", "PurgeResetLinks", // the clean-up's
 	"Raw", "Rows", "ListQuery", "Setting", "SetSetting", "CutWriter", "CutNow", "WaitQueued", "Touch", "PurgeLocked", // of these tests
 }
@@ -299,6 +300,21 @@ var crossings = map[string]crossing{
 	},
 	"SumByField": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
 		got, err := db.SumByField(ctx, other, "deals", "contact_id", w.contact.ID, "stage", "value")
+		return seen(err, got)
+	},
+	"SetNotice": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		return seen(db.SetNotice(ctx, other, w.user, access.NoticeOff), "a change")
+	},
+	"PendingApprovals": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.PendingApprovals(ctx, other, now)
+		return seen(err, got)
+	},
+	"Readers": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.Readers(ctx, other)
+		return seen(err, got)
+	},
+	"TellReader": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.TellReader(ctx, other, admin.Reader{User: access.User{ID: w.user}, Notice: access.NoticeImmediately}, "apv_9", now)
 		return seen(err, got)
 	},
 	"EnqueueJob": func(ctx context.Context, db *storage.DB, other string, w *filled) error {

@@ -1070,7 +1070,7 @@ func TestPeopleAndTheirWorkspaces(t *testing.T) {
 		wantKind(t, "UserByID of nobody", err, problem.NotFound)
 		want := []access.Membership{}
 		for _, id := range []string{"wsp_a", "wsp_b", "wsp_c"} {
-			want = append(want, access.Membership{Workspace: workspace(t, db, id), Role: access.Owner})
+			want = append(want, access.Membership{Workspace: workspace(t, db, id), Role: access.Owner, Notice: access.NoticeImmediately})
 		}
 		want[0].Workspace.Name, want[1].Workspace.Name, want[2].Workspace.Name = "Zoo", "Acme", "Acme"
 		for _, m := range want {

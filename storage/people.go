@@ -3,10 +3,14 @@ package storage
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
 
+	"trustpager/access"
+	"trustpager/admin"
+	"trustpager/approvals"
 	"trustpager/problem"
 )
 
@@ -140,4 +144,91 @@ func scanResetLink(row scanner) (user, stamp string, err error) {
 func (db *DB) PurgeResetLinks(ctx context.Context, before time.Time) (int64, error) {
 	return db.purge(ctx, `DELETE FROM reset_links WHERE hash IN (
 		SELECT hash FROM reset_links WHERE expires < $1 ORDER BY expires LIMIT $2)`, before)
+}
+
+// SetNotice says when the member is told of approvals that wait for them. It
+// fails with [problem.NotFound] if the user is no member of the workspace.
+func (db *DB) SetNotice(ctx context.Context, workspace, user string, n access.Notice) error {
+	return db.one(ctx, func() error {
+		return problem.Errorf(problem.NotFound, "the user %q is no member of the workspace", user)
+	}, `UPDATE members SET notice = $3 WHERE workspace = $1 AND user_id = $2`, workspace, user, string(n))
+}
+
+// PendingWorkspaces returns the workspaces in which approvals are pending.
+func (db *DB) PendingWorkspaces(ctx context.Context) ([]string, error) {
+	ids, err := db.column(ctx, `SELECT DISTINCT workspace FROM approvals WHERE status = 'pending' ORDER BY workspace`)
+	if err != nil {
+		return nil, fmt.Errorf("workspaces with pending approvals: %w", err)
+	}
+	return ids, nil
+}
+
+// PendingApprovals returns the approvals that are pending and not over at now,
+// the oldest first, with what a notice tells of them: without what is asked for
+// exactly, which may be large.
+func (db *DB) PendingApprovals(ctx context.Context, workspace string, now time.Time) ([]approvals.Approval, error) {
+	rows, err := db.q.QueryContext(ctx, `SELECT id, action, resource, verb, target, title, asker, created, expires FROM approvals
+		WHERE workspace = $1 AND status = 'pending' AND expires > $2 ORDER BY id`, workspace, ms(now))
+	if err != nil {
+		return nil, fmt.Errorf("pending approvals: %w", err)
+	}
+	defer rows.Close()
+	var found []approvals.Approval
+	for rows.Next() {
+		a := approvals.Approval{Workspace: workspace, Status: approvals.Pending, Execution: approvals.NotExecuted}
+		var verb, asked string
+		var created, expires int64
+		if err := rows.Scan(&a.ID, &a.Action, &a.Resource, &verb, &a.TargetID, &a.Title, &asked, &created, &expires); err != nil {
+			return nil, err
+		}
+		var who asker
+		if a.Verb, err = access.ParseVerb(verb); err == nil {
+			err = json.Unmarshal([]byte(asked), &who)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("approval %s: %w", a.ID, err)
+		}
+		a.By, a.Parent, a.Decider, a.CreatedAt, a.ExpiresAt = who.By, who.Parent, who.Decider, at(created), at(expires)
+		found = append(found, a)
+	}
+	return found, rows.Err()
+}
+
+// Readers returns the members of the workspace that want to be told of
+// approvals, in the order of their ids.
+func (db *DB) Readers(ctx context.Context, workspace string) ([]admin.Reader, error) {
+	rows, err := db.q.QueryContext(ctx, `SELECT u.id, u.email, u.name, m.role, m.notice, m.told, m.warned FROM members m
+		JOIN users u ON u.id = m.user_id WHERE m.workspace = $1 AND m.notice <> 'off' ORDER BY u.id`, workspace)
+	if err != nil {
+		return nil, fmt.Errorf("readers of notices: %w", err)
+	}
+	defer rows.Close()
+	var found []admin.Reader
+	for rows.Next() {
+		var r admin.Reader
+		var warned int64
+		if err := rows.Scan(&r.User.ID, &r.User.Email, &r.User.Name, &r.User.Role, &r.Notice, &r.Told, &warned); err != nil {
+			return nil, err
+		}
+		r.Warned = at(warned)
+		found = append(found, r)
+	}
+	return found, rows.Err()
+}
+
+// TellReader notes of what the member has been told, unless that has moved on
+// from r or they do not want to be told any more. It reports whether it did: of
+// several calls one is told true.
+func (db *DB) TellReader(ctx context.Context, workspace string, r admin.Reader, told string, warned time.Time) (noted bool, err error) {
+	err = db.step(ctx, func(tx *DB) error {
+		n, err := affected(tx.q.ExecContext(ctx, `UPDATE members SET told = $3, warned = $4
+			WHERE workspace = $1 AND user_id = $2 AND told = $5 AND warned = $6 AND notice = $7`,
+			workspace, r.User.ID, told, ms(warned), r.Told, ms(r.Warned), string(r.Notice)))
+		noted = n == 1
+		return err
+	})
+	if err != nil {
+		return false, fmt.Errorf("note what a member was told: %w", err)
+	}
+	return noted, nil
 }

@@ -3,6 +3,7 @@ package web
 import (
 	"net/http"
 
+	"trustpager/access"
 	"trustpager/admin"
 	"trustpager/problem"
 )
@@ -16,15 +17,40 @@ type accountPage struct {
 	Email   string
 	Name    field
 	Present field
-	Error   string // about the password
+	Error   string  // about the password
+	Notices []field // one for each workspace
+	Mails   bool
+}
+
+// noticeField names the choices of when one is told of approvals, with the
+// workspace's id behind it.
+const noticeField = "notice."
+
+// notices are the choices of when a member is told.
+var notices = []struct {
+	notice access.Notice
+	title  string
+}{
+	{access.NoticeImmediately, "Within about a minute"},
+	{access.NoticeHourly, "Once an hour"},
+	{access.NoticeDaily, "Once a day, at 08:00"},
+	{access.NoticeOff, "Not by e-mail"},
 }
 
 func (p *Pages) accountOf(me *admin.Person) accountPage {
-	return accountPage{
-		newPassword: chooseNew(), Email: me.User.Email,
+	page := accountPage{
+		newPassword: chooseNew(), Email: me.User.Email, Mails: p.Mails,
 		Name:    field{Name: "name", Label: "Name", Type: "text", Value: me.User.Name, Autocomplete: "name", Required: true},
 		Present: field{Name: "present", Label: "Present password", Type: "password", Autocomplete: "current-password", Required: true},
 	}
+	for _, m := range me.Memberships {
+		f := field{Name: noticeField + m.Workspace.ID, Label: visibleText(m.Workspace.Name)}
+		for _, n := range notices {
+			f.Options = append(f.Options, option{string(n.notice), n.title, n.notice == m.Notice})
+		}
+		page.Notices = append(page.Notices, f)
+	}
+	return page
 }
 
 func (f accountPage) page(status int) answer {
@@ -57,6 +83,20 @@ func (p *Pages) rename(r *http.Request, me *admin.Person) (answer, error) {
 		return answer{}, err
 	}
 	p.tell(r.Context(), "Your name is changed.")
+	return redirect(accountPath), nil
+}
+
+func (p *Pages) setNotices(r *http.Request, me *admin.Person) (answer, error) {
+	for _, m := range me.Memberships {
+		n := access.Notice(r.PostForm.Get(noticeField + m.Workspace.ID))
+		if n == "" || n == m.Notice {
+			continue
+		}
+		if err := p.Desk.SetNotice(r.Context(), *me, m.Workspace.ID, n); err != nil {
+			return answer{}, err
+		}
+	}
+	p.tell(r.Context(), "Saved. It holds from the next message on.")
 	return redirect(accountPath), nil
 }
 

@@ -75,16 +75,6 @@ type shown struct {
 	Rest  template.HTML // after the first lines, "" if that is all
 }
 
-// blockedBy says what stands against approving.
-func (c *card) blockedBy() string {
-	for _, check := range c.Checks {
-		if check.Blocks && !check.OK {
-			return check.Text
-		}
-	}
-	return c.WhyNot
-}
-
 func (p *Pages) card(in room, c approvals.Card, l listQuery, deciders []access.User) *card {
 	now, zone := p.Now(), in.zone()
 	v := &card{ID: c.ID, Action: p.actionTitle(c.Action), Object: c.Title, Who: c.RequestedBy.Name, Via: viaOf(c.View), Tool: c.Request.Tool,

@@ -82,6 +82,18 @@ func (s *site) setPassword(password string) admin.Person {
 	return admin.Person{}
 }
 
+func (s *site) SetNotice(_ context.Context, _ admin.Person, workspace string, n access.Notice) error {
+	for password, p := range s.people {
+		for i := range p.Memberships {
+			if p.Memberships[i].Workspace.ID == workspace {
+				p.Memberships[i].Notice = n
+			}
+		}
+		s.people[password] = p
+	}
+	return nil
+}
+
 func (s *site) Rename(_ context.Context, p admin.Person, name string) error {
 	if name == "" {
 		return wrongField("name", "1 to 100 characters")
@@ -174,7 +186,7 @@ func TestResetPage(t *testing.T) {
 
 func TestAccountPage(t *testing.T) {
 	s := newSite(t)
-	for _, path := range []string{"/account", "/account/name", "/account/password"} {
+	for _, path := range []string{"/account", "/account/name", "/account/notices", "/account/password"} {
 		method := "GET"
 		if path != "/account" {
 			method = "POST"
@@ -191,6 +203,11 @@ func TestAccountPage(t *testing.T) {
 		t.Errorf("rename: got %d to %q", a.StatusCode, a.location())
 	}
 	s.page(s.get("/account"), 200, "Your name is changed.", "Priya Nair")
+
+	if a := s.do("POST", "/account/notices", url.Values{"notice." + harbour.ID: {"daily"}}); a.location() != "/account" {
+		t.Errorf("notices: got %d to %q", a.StatusCode, a.location())
+	}
+	s.page(s.get("/account"), 200, `<option value="daily" selected>Once a day, at 08:00`, "no mail server yet")
 
 	change := func(present, password, again string) answer {
 		return s.do("POST", "/account/password", url.Values{"present": {present}, "password": {password}, "again": {again}})

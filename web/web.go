@@ -59,6 +59,7 @@ type Desk interface {
 	ResetPassword(ctx context.Context, token, password string) (admin.Person, error)
 	ChangePassword(ctx context.Context, p admin.Person, c admin.PasswordChange) (admin.Person, error)
 	Rename(ctx context.Context, p admin.Person, name string) error
+	SetNotice(ctx context.Context, p admin.Person, workspace string, n access.Notice) error
 
 	Grants(ctx context.Context, g access.Grant, q oauth.GrantQuery) ([]oauth.Grant, error)
 	Grant(ctx context.Context, g access.Grant, id string) (oauth.Grant, error)
@@ -131,6 +132,7 @@ func (p *Pages) Handler() http.Handler {
 		"POST /reset":                          p.reset,
 		"GET /account":                         p.framed(mine(p.account)),
 		"POST /account/name":                   p.framed(mine(p.rename)),
+		"POST /account/notices":                p.framed(mine(p.setNotices)),
 		"POST /account/password":               p.framed(mine(p.changePassword)),
 		"GET " + oauth.AuthorizePath:           p.consent,
 		"POST " + oauth.AuthorizePath:          p.decide,
