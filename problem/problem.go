@@ -151,11 +151,16 @@ func Of(err error) *Error {
 }
 
 // Report returns the part of err that the caller may see, and logs err in full
-// if it is a fault of the server. Each protocol calls it once, last.
+// if it is a fault of the server, which it is not if the caller has gone. Each
+// protocol calls it once, last.
 func Report(ctx context.Context, err error) *Error {
 	e := Of(err)
+	gone := errors.Is(err, context.Canceled) && ctx.Err() != nil
 	switch e.Kind {
 	case Internal, Unknown, Unavailable:
+		if gone {
+			break
+		}
 		slog.ErrorContext(ctx, "request failed", "err", err)
 	}
 	return e

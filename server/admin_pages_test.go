@@ -1,7 +1,6 @@
 package server_test
 
 import (
-	"fmt"
 	"regexp"
 	"strings"
 	"testing"
@@ -35,24 +34,6 @@ func logIn(b *browsertest.Browser, s *servertest.Server, email, path string) {
 		browsertest.Press("main button.primary"), browsertest.See(".frame"))
 }
 
-// look takes pictures of the page in light and dark, wide and on a phone, and
-// refuses one that is wider than the window.
-func look(t *testing.T, b *browsertest.Browser, name string) {
-	t.Helper()
-	for _, dark := range []bool{false, true} {
-		b.Dark(dark)
-		for _, size := range [][2]int64{{1280, 900}, {390, 844}} {
-			b.Size(size[0], size[1])
-			b.Shot(fmt.Sprintf("%s-%d-dark=%v", name, size[0], dark))
-			if browsertest.Get(b, chromedp.Evaluate[bool](sideways)) {
-				t.Errorf("%s is wider than a window of %d", name, size[0])
-			}
-		}
-	}
-	b.Dark(false)
-	b.Size(1280, 900)
-}
-
 // An admin makes a key, uses it, changes, rotates, revokes and deletes it.
 func TestAdminKeys(t *testing.T) {
 	storagetest.EachURL(t, func(t *testing.T, db string) {
@@ -60,9 +41,9 @@ func TestAdminKeys(t *testing.T) {
 		addAdmin(t, s)
 		b := browsertest.New(t)
 		logIn(b, s, "robin@example.com", "/settings/api")
-		look(t, b, "keys")
+		b.Look("keys")
 		b.Do(browsertest.Press(`a[href="/settings/api/keys/new"]`), browsertest.See("[data-count=tools]"))
-		look(t, b, "key-new")
+		b.Look("key-new")
 		count := func() string { return b.Text(".count") }
 		recommended := count()
 		b.Do(browsertest.Press("input[name=preset][value=read]"))
@@ -70,12 +51,12 @@ func TestAdminKeys(t *testing.T) {
 			t.Errorf("read only: got %q, want no tool that waits", got)
 		}
 		b.Do(browsertest.Press("input[name=preset][value=custom]"), browsertest.See(`input[name="r.contacts"]`))
-		look(t, b, "key-custom")
+		b.Look("key-custom")
 		b.Do(browsertest.Press(`input[name="r.contacts"][value=write-approval]`), browsertest.Fill("name", "Night sync"),
 			browsertest.Fill("webhook_url", "https://10.0.0.1/hook"), browsertest.Press("main button.primary"), browsertest.See("main [role=alert]"))
-		look(t, b, "key-refused")
+		b.Look("key-refused")
 		b.Do(chromedp.Clear(chromedp.CSS("[name=webhook_url]")), browsertest.Press("main button.primary"), browsertest.See("#secret"))
-		look(t, b, "key-reveal")
+		b.Look("key-reveal")
 		secret := b.Text("#secret")
 		if !regexp.MustCompile(`^tp_live_[0-9A-Za-z]{49}$`).MatchString(secret) {
 			t.Fatalf("the secret: got %q", secret)
@@ -85,10 +66,10 @@ func TestAdminKeys(t *testing.T) {
 		s.Do("DELETE", "/v1/contacts/con_01m835y52cf25s0gjx2k6dm298", secret, "").Want(t, 403)
 
 		b.Do(browsertest.Press(`main a[href^="/settings/api/keys/"]`), browsertest.See("form.keyform"))
-		look(t, b, "key")
+		b.Look("key")
 		page := b.URL()
 		b.Do(browsertest.Press("a[href$='/usage']"), browsertest.See("svg.chart"))
-		look(t, b, "usage")
+		b.Look("usage")
 		b.Do(browsertest.Open(page), browsertest.Press("form[action$='/rotate'] button"), browsertest.See("#secret"))
 		rotated := b.Text("#secret")
 		s.Do("GET", "/v1/me", secret, "").Want(t, 200)
@@ -96,14 +77,15 @@ func TestAdminKeys(t *testing.T) {
 		b.Do(browsertest.Open(page), browsertest.Press("form[action$='/end-overlap'] button"), browsertest.See(".notice.good"))
 		s.Do("GET", "/v1/me", secret, "").Want(t, 401)
 		b.Do(browsertest.Press("form[action$='/revoke'] button"), browsertest.See("form[action$='/activate']"))
-		look(t, b, "key-revoked")
+		b.Look("key-revoked")
 		s.Do("GET", "/v1/me", rotated, "").Want(t, 401)
 		b.Do(browsertest.Press("form[action$='/activate'] button"), browsertest.See("form[action$='/revoke']"))
 		s.Do("GET", "/v1/me", rotated, "").Want(t, 200)
 		b.Do(browsertest.Press("a[href$='/delete']"), browsertest.See("input[name=name]"), browsertest.Fill("name", "Night"), browsertest.Press("button.danger"), browsertest.See("main .error"))
-		look(t, b, "key-delete")
+		b.Look("key-delete")
 		b.Do(browsertest.Fill("name", "Night sync"), browsertest.Press("button.danger"), browsertest.See("table"))
 		s.Do("GET", "/v1/me", rotated, "").Want(t, 401)
+		b.Behaved(s.URL + "/")
 	})
 }
 
@@ -116,7 +98,7 @@ func TestAdminApprovals(t *testing.T) {
 		ada := s.Do("POST", "/v1/contacts", s.Full, `{"first_name":"Ada","last_name":"Lovelace","email":"ada@example.com","notes":"Met in London."}`).Want(t, 201).Text("data.id")
 		b := browsertest.New(t)
 		logIn(b, s, "robin@example.com", "/settings/api?tab=approvals")
-		look(t, b, "approvals-empty")
+		b.Look("approvals-empty")
 		badge := `.side [data-live=waiting]`
 
 		// The agent asks while the page is open: the badge and the list come by themselves.
@@ -127,7 +109,7 @@ func TestAdminApprovals(t *testing.T) {
 		created := ask("POST", "/v1/contacts", `{"first_name":"Grace","email":"grace@example.com","notes":"A\u200bB\u202e <img src=x onerror=alert(1)>","reason":"She wrote to us."}`)
 		b.Do(browsertest.See(badge), browsertest.See(`.list a[href*="`+created+`"]`))
 		b.Do(browsertest.Press(`.list a[href*="`+created+`"]`), browsertest.See("#card"))
-		look(t, b, "approvals-card")
+		b.Look("approvals-card")
 		text := b.Text("#card")
 		for _, want := range []string{"Create contact", "Grace", "U+200B", "U+202E", "<img src=x onerror=alert(1)>", "The agent says", "She wrote to us.", "not verified"} {
 			if !strings.Contains(text, want) {
@@ -135,7 +117,7 @@ func TestAdminApprovals(t *testing.T) {
 			}
 		}
 		b.Do(browsertest.Press("body"), chromedp.KeyEvent("a"), browsertest.See(".notice.good"))
-		look(t, b, "approvals-approved")
+		b.Look("approvals-approved")
 		if got := s.Do("GET", "/v1/approvals/"+created, s.Agent, "").Want(t, 200); got.Text("data.execution") != "done" || got.Text("data.decided_by.name") != "Robin Hale" {
 			t.Errorf("approved by key: got %s", got.Body)
 		}
@@ -143,7 +125,7 @@ func TestAdminApprovals(t *testing.T) {
 
 		rejected := ask("DELETE", "/v1/contacts/"+ada, "")
 		b.Do(browsertest.Open(s.URL+"/settings/api?tab=approvals&approval="+rejected), browsertest.See("#rejecting"), browsertest.Press("#rejecting summary"), browsertest.See("#reason"))
-		look(t, b, "approvals-reject")
+		b.Look("approvals-reject")
 		b.Do(browsertest.Press("#rejecting button"), browsertest.See(".notice.bad"))
 		if got := b.Text(".notice.bad"); !strings.Contains(got, "reason") {
 			t.Errorf("without a reason: got %q", got)
@@ -155,7 +137,7 @@ func TestAdminApprovals(t *testing.T) {
 
 		edited := ask("PATCH", "/v1/contacts/"+ada, `{"job_title":"Analist","city":"London"}`)
 		b.Do(browsertest.Open(s.URL+"/settings/api?tab=approvals&approval="+edited), browsertest.Press(`a[data-key=e]`), browsertest.See(`[name="v.job_title"]`))
-		look(t, b, "approvals-edit")
+		b.Look("approvals-edit")
 		b.Do(chromedp.Clear(chromedp.CSS(`[name="v.job_title"]`)), browsertest.Fill("v.job_title", "Analyst"), browsertest.Press("button.primary"), browsertest.See(".notice.good"))
 		if got := s.Do("GET", "/v1/contacts/"+ada, s.Agent, ""); got.Text("data.job_title") != "Analyst" || got.Text("data.city") != "London" {
 			t.Errorf("edited: got %s", got.Body)
@@ -164,7 +146,7 @@ func TestAdminApprovals(t *testing.T) {
 		stale := ask("PATCH", "/v1/contacts/"+ada, `{"job_title":"Countess","city":"Paris"}`)
 		s.Do("PATCH", "/v1/contacts/"+ada, s.Full, `{"city":"Turin"}`).Want(t, 200)
 		b.Do(browsertest.Open(s.URL+"/settings/api?tab=approvals&approval="+stale), browsertest.See(".staleness"))
-		look(t, b, "approvals-stale")
+		b.Look("approvals-stale")
 		b.Do(browsertest.Press(`.staleness form:first-child button`), browsertest.See(".notice.good"))
 		if got := s.Do("GET", "/v1/contacts/"+ada, s.Agent, ""); got.Text("data.job_title") != "Countess" || got.Text("data.city") != "Turin" {
 			t.Errorf("only what is untouched: got %s", got.Body)
@@ -173,18 +155,14 @@ func TestAdminApprovals(t *testing.T) {
 		first, second := ask("POST", "/v1/tasks", `{"title":"Call Ada"}`), ask("POST", "/v1/tasks", `{"title":"Write to Ada"}`)
 		b.Do(browsertest.Open(s.URL+"/settings/api?tab=approvals"), browsertest.Press(`input[name=id][value="`+first+`"]`), browsertest.Press(`input[name=id][value="`+second+`"]`),
 			browsertest.Press(".batchbar button"), browsertest.See("button[value=approve]"))
-		look(t, b, "approvals-batch")
+		b.Look("approvals-batch")
 		b.Do(browsertest.Press("button[value=approve]"), browsertest.Leave("button[value=approve]"))
-		look(t, b, "approvals-batch-done")
+		b.Look("approvals-batch-done")
 		if got := b.Text("h1"); got != "2 of 2 decided" {
 			t.Errorf("batch: got %q", got)
 		}
 		b.Do(browsertest.Open(s.URL + "/settings/api?tab=approvals&show=decided&group=agent"))
-		look(t, b, "approvals-decided")
-		for _, asked := range b.Requests() {
-			if !strings.HasPrefix(asked, s.URL+"/") {
-				t.Errorf("a page asked for %s", asked)
-			}
-		}
+		b.Look("approvals-decided")
+		b.Behaved(s.URL + "/")
 	})
 }

@@ -1,7 +1,6 @@
 package server_test
 
 import (
-	"fmt"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -9,8 +8,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/chromedp/chromedp"
 
 	"trustpager/integrations"
 	"trustpager/server"
@@ -56,64 +53,45 @@ func TestFirstPerson(t *testing.T) {
 			t.Fatal(err)
 		}
 		b := browsertest.New(t)
-		looks := func(name string) {
-			t.Helper()
-			for _, dark := range []bool{false, true} {
-				b.Dark(dark)
-				for _, size := range [][2]int64{{1280, 800}, {390, 844}} {
-					b.Size(size[0], size[1])
-					b.Shot(fmt.Sprintf("%s-%d-dark=%v", name, size[0], dark))
-					if browsertest.Get(b, chromedp.Evaluate[bool](sideways)) {
-						t.Errorf("%s is wider than a window of %d", name, size[0])
-					}
-				}
-			}
-			b.Dark(false)
-			b.Size(1280, 800)
-		}
 		submit := func(then string) {
 			t.Helper()
 			b.Do(browsertest.Press("main button.primary"), browsertest.See(then))
 		}
 
 		b.Do(browsertest.Open(s.URL+"/setup?token="+url.QueryEscape(token)), browsertest.See("input[name=workspace]"))
-		looks("setup")
+		b.Look("setup")
 		b.Do(browsertest.Fill("name", "Ada Lovelace"), browsertest.Fill("email", "ada@example.com"), browsertest.Fill("password", "ada@example.com"))
 		submit("[role=alert]")
 		if got := b.Text(".error"); !strings.Contains(got, "something else than your name") {
 			t.Errorf("a password that others know: got %q", got)
 		}
-		looks("setup-wrong")
+		b.Look("setup-wrong")
 		b.Do(browsertest.Fill("password", pagesPassword))
 		submit("header button.quiet")
 		if got := b.Text("main"); !strings.Contains(got, "Ada Lovelace") || !strings.Contains(got, "owner") {
 			t.Errorf("after the set-up: got %q, want Ada as the owner", got)
 		}
 		b.Do(browsertest.Open(s.URL+"/setup?token="+url.QueryEscape(token)), browsertest.See(`main a[href="/login"]`))
-		looks("setup-used")
+		b.Look("setup-used")
 
 		b.Do(browsertest.Open(s.URL+"/account"), browsertest.See("input[name=present]"))
-		looks("account")
+		b.Look("account")
 		b.Do(browsertest.Open(s.URL+"/forgot"), browsertest.See("input[name=email]"))
-		looks("forgot")
+		b.Look("forgot")
 		b.Do(browsertest.Fill("email", "ada@example.com"))
 		submit("main [role=status]")
-		looks("forgot-sent")
+		b.Look("forgot-sent")
 		sent := sendMail(t, s, outbox)
 		link := regexp.MustCompile(regexp.QuoteMeta(s.URL) + `/reset\?token=\S+`).FindString(strings.Join(sent, "\n"))
 		if len(sent) != 1 || link == "" {
 			t.Fatalf("got %q, want one message with a link", sent)
 		}
 		b.Do(browsertest.Open(link), browsertest.See("input[name=again]"))
-		looks("reset")
+		b.Look("reset")
 		b.Do(browsertest.Fill("password", "kitchen plumb orbit"), browsertest.Fill("again", "kitchen plumb orbit"))
 		submit(`input[autocomplete="current-password"]`) // the session has ended: the login
 		b.Do(browsertest.Fill("email", "ada@example.com"), browsertest.Fill("password", "kitchen plumb orbit"))
 		submit("header button.quiet")
-		for _, asked := range b.Requests() {
-			if !strings.HasPrefix(asked, s.URL+"/") && !strings.HasPrefix(asked, "data:") {
-				t.Errorf("a page asked for %s", asked)
-			}
-		}
+		b.Behaved(s.URL + "/")
 	})
 }

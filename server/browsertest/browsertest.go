@@ -3,15 +3,21 @@ package browsertest
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 
 	"trustpager/storage/storagetest"
@@ -22,8 +28,11 @@ type Browser struct {
 	tb  testing.TB
 	ctx context.Context
 
+	blind bool // it was said that axe is missing
+
 	mu       sync.Mutex
 	requests []string // URLs that pages asked for
+	faults   []string // what the console said of faults of pages
 }
 
 // A Step is something that a person does, or sees come.
@@ -62,6 +71,9 @@ func New(tb testing.TB) *Browser {
 	if _, err := chromedp.Call(ctx, network.Enable, network.EnableParams{}); err != nil {
 		tb.Fatalf("watch the network: %v", err)
 	}
+	if _, err := chromedp.Call(ctx, log.Enable, cdp.Empty{}); err != nil {
+		tb.Fatalf("watch the log: %v", err)
+	}
 	if err := chromedp.Listen(ctx, b.listen); err != nil {
 		tb.Fatalf("watch the pages: %v", err)
 	}
@@ -69,10 +81,29 @@ func New(tb testing.TB) *Browser {
 }
 
 func (b *Browser) listen(event any) {
-	if e, ok := event.(*network.EventRequestWillBeSent); ok {
-		b.mu.Lock()
-		defer b.mu.Unlock()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch e := event.(type) {
+	case *network.EventRequestWillBeSent:
 		b.requests = append(b.requests, e.Request.URL)
+	case *log.EventEntryAdded:
+		// That a page is an error, or that the server stops, the tests know.
+		if e.Entry.Source != log.EntrySourceNetwork || strings.Contains(e.Entry.URL, "/static/") {
+			b.faults = append(b.faults, fmt.Sprintf("%s: %s (%s)", e.Entry.Level, e.Entry.Text, e.Entry.URL))
+		}
+	case *runtime.EventExceptionThrown:
+		b.faults = append(b.faults, fmt.Sprintf("exception: %s", e.ExceptionDetails.Text))
+		if x := e.ExceptionDetails.Exception; x != nil {
+			b.faults = append(b.faults, x.Description)
+		}
+	case *runtime.EventConsoleAPICalled:
+		if e.Type == runtime.ConsoleAPICalledTypeError || e.Type == runtime.ConsoleAPICalledTypeWarning {
+			fault := "console." + string(e.Type) + ":"
+			for _, a := range e.Args {
+				fault += " " + string(a.Value) + a.Description
+			}
+			b.faults = append(b.faults, fault)
+		}
 	}
 }
 
@@ -128,13 +159,22 @@ func (b *Browser) Text(selector string) string {
 	return Get(b, chromedp.Text(chromedp.CSS(selector)))
 }
 
-// Requests returns the URLs that pages have asked for since the last call.
-func (b *Browser) Requests() []string {
+// Behaved is an error if a page has asked for something that does not begin
+// with one of the origins, or if the console tells of a fault. It is about all
+// that was seen since the last call.
+func (b *Browser) Behaved(origins ...string) {
+	b.tb.Helper()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	requests := b.requests
-	b.requests = nil
-	return requests
+	for _, asked := range b.requests {
+		if !slices.ContainsFunc(append(origins, "data:"), func(o string) bool { return strings.HasPrefix(asked, o) }) {
+			b.tb.Errorf("a page asked for %s", asked)
+		}
+	}
+	for _, fault := range b.faults {
+		b.tb.Errorf("the console says: %s", fault)
+	}
+	b.requests, b.faults = nil, nil
 }
 
 // Dark makes the pages believe in a dark or a light room.

@@ -72,11 +72,23 @@ func OpenAt(t testing.TB, url string, now func() time.Time) *storage.DB {
 // environment says that nothing may be skipped.
 func Require(t testing.TB, format string, args ...any) {
 	t.Helper()
+	t.Skip(lacks(t, format, args...)) // a tool is missing, and TRUSTPAGER_TEST_REQUIRE does not forbid it
+}
+
+// Lacks is Require for a tool without which the rest of the test has its worth:
+// the test goes on, and says what it does not check.
+func Lacks(t testing.TB, format string, args ...any) {
+	t.Helper()
+	t.Log(lacks(t, format, args...))
+}
+
+func lacks(t testing.TB, format string, args ...any) string {
+	t.Helper()
 	message := "missing: " + fmt.Sprintf(format, args...)
 	if os.Getenv("TRUSTPAGER_TEST_REQUIRE") == "all" {
 		t.Fatal(message)
 	}
-	t.Skip(message) // a tool is missing, and TRUSTPAGER_TEST_REQUIRE does not forbid it
+	return message
 }
 
 var databases atomic.Int64
