@@ -1,7 +1,6 @@
 package admin_test
 
 import (
-	"context"
 	"fmt"
 	"strings"
 	"sync"
@@ -13,6 +12,7 @@ import (
 	"trustpager/approvals"
 	"trustpager/integrations"
 	"trustpager/jobs"
+	"trustpager/jobs/jobstest"
 	"trustpager/problem"
 )
 
@@ -21,25 +21,10 @@ import (
 func (w *world) tell(d time.Duration) []integrations.Message {
 	w.t.Helper()
 	w.clock.Advance(d)
-	for range 10 {
-		due, ok, err := w.db.NextJobDue(w.t.Context(), admin.NoticeKind)
-		w.must(err)
-		if !ok || due.After(w.clock.Now()) {
-			return w.mails()
-		}
-		ctx, stop := context.WithCancel(w.t.Context())
-		k := w.desk.Notices()
-		var failed error
-		k.End = func(ctx context.Context, e jobs.Ending) error {
-			defer stop()
-			failed = e.Err
-			return e.Apply(ctx, w.db)
-		}
-		w.must((&jobs.Runner{Store: w.db, Now: w.clock.Now, Kinds: map[string]jobs.Kind{admin.NoticeKind: k}}).Run(ctx))
-		w.must(failed)
+	for _, e := range jobstest.Do(w.t, w.db, w.clock.Now, admin.NoticeKind, w.desk.Notices()) {
+		w.must(e.Err)
 	}
-	w.t.Fatal("the job that tells people does not come to rest")
-	return nil
+	return w.mails()
 }
 
 func to(mails []integrations.Message) string {

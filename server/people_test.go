@@ -7,9 +7,9 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"trustpager/integrations"
+	"trustpager/jobs/jobstest"
 	"trustpager/server"
 	"trustpager/server/browsertest"
 	"trustpager/server/servertest"
@@ -20,24 +20,16 @@ import (
 // to the outbox, decoded as far as the links in it need.
 func sendMail(t *testing.T, s *servertest.Server, outbox string) []string {
 	t.Helper()
-	now := s.Clock.Now()
-	claimed, err := s.DB.ClaimJobs(t.Context(), integrations.Kind, now, now.Add(time.Minute), "test", 1000)
-	if err != nil {
-		t.Fatal(err)
-	}
 	var all []string
-	for _, j := range claimed {
-		if err := s.Mail.Jobs().Handle(t.Context(), j); err != nil {
-			t.Fatal(err)
+	for _, e := range jobstest.Do(t, s.DB, s.Clock.Now, integrations.Kind, s.Mail.Jobs()) {
+		if e.Err != nil {
+			t.Fatal(e.Err)
 		}
-		raw, err := os.ReadFile(filepath.Join(outbox, j.ID+".eml"))
+		raw, err := os.ReadFile(filepath.Join(outbox, e.Job.ID+".eml"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		all = append(all, strings.NewReplacer("=\r\n", "", "=3D", "=", "\r\n", "\n").Replace(string(raw)))
-		if err := s.DB.FinishJob(t.Context(), j); err != nil {
-			t.Fatal(err)
-		}
 	}
 	return all
 }

@@ -439,7 +439,7 @@ func (p *Pages) token(r *http.Request, in room) (answer, error) {
 	}
 	c := b.choice(g.Scopes, false)
 	for i, r := range c.Presets {
-		c.Presets[i].Title, c.Presets[i].Says = keyPresets[r.Value].Title, keyPresets[r.Value].Says
+		c.Presets[i].Title = keyPresets[r.Value].Title // what it says is of what is left of it
 	}
 	page := tokenPage{tokenRow: p.tokenRow(g, oauth.Policy{Ceiling: g.Scopes}, in), Client: g.ClientName, Back: clientPath(g.Client) + "?tab=tokens",
 		Action: apiPath + "/grants/" + g.ID, Choice: c}

@@ -17,6 +17,7 @@ import (
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 
@@ -29,6 +30,8 @@ type Browser struct {
 	ctx context.Context
 
 	blind bool // it was said that axe is missing
+
+	loaded chan struct{} // holds one when a page has loaded
 
 	mu       sync.Mutex
 	requests []string // URLs that pages asked for
@@ -64,7 +67,7 @@ func New(tb testing.TB) *Browser {
 	tb.Cleanup(stop)
 	ctx, cancel := chromedp.NewContext(alloc)
 	tb.Cleanup(cancel)
-	b := &Browser{tb: tb, ctx: ctx}
+	b := &Browser{tb: tb, ctx: ctx, loaded: make(chan struct{}, 1)}
 	if err := chromedp.Do(ctx); err != nil {
 		tb.Fatalf("start the browser: %v", err)
 	}
@@ -84,6 +87,11 @@ func (b *Browser) listen(event any) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch e := event.(type) {
+	case *page.EventLoadEventFired:
+		select {
+		case b.loaded <- struct{}{}:
+		default:
+		}
 	case *network.EventRequestWillBeSent:
 		b.requests = append(b.requests, e.Request.URL)
 	case *log.EventEntryAdded:
@@ -115,6 +123,26 @@ func (b *Browser) Do(steps ...Step) {
 	if err := chromedp.Do(ctx, steps...); err != nil {
 		b.Shot("failed")
 		b.tb.Fatalf("browser: %v\nat %s", err, b.URL())
+	}
+}
+
+// Follow presses, one after the other, what the CSS selectors find, and waits
+// each time for the page that it leads to.
+func (b *Browser) Follow(selectors ...string) {
+	b.tb.Helper()
+	for _, s := range selectors {
+		b.Do(See(s))
+		select {
+		case <-b.loaded: // an earlier page
+		default:
+		}
+		b.Do(Press(s))
+		select {
+		case <-b.loaded:
+		case <-time.After(patience):
+			b.Shot("failed")
+			b.tb.Fatalf("browser: %s led to no page, at %s", s, b.URL())
+		}
 	}
 }
 

@@ -47,24 +47,13 @@ type Options struct {
 // limits. It ends with the test.
 func New(tb testing.TB, url string, o Options) *Server {
 	tb.Helper()
-	cat, err := catalog.Load()
-	if err != nil {
-		tb.Fatal(err)
-	}
-	front := httptest.NewUnstartedServer(nil)
-	s := &Server{Database: url, Clock: storagetest.NewClock(), URL: "http://" + front.Listener.Addr().String(), tb: tb}
-	c := server.Config{BaseURL: s.URL, WebhookNets: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Version: "test", Now: s.Clock.Now}
-	if o.Config != nil {
-		o.Config(&c)
-	}
-	if s.Server, err = server.New(tb.Context(), storagetest.OpenAt(tb, url, s.Clock.Now), storagetest.Key, cat, c); err != nil {
-		tb.Fatal(err)
-	}
+	s := start(tb, &Server{Database: url, Clock: storagetest.NewClock()}, o)
 	ctx := context.Background()
+	var err error
 	if s.Workspace, err = s.Desk.CreateWorkspace(ctx, "Test", "UTC"); err != nil {
 		tb.Fatal(err)
 	}
-	recommended := cat.Scopes(catalog.PresetRecommended)
+	recommended := s.Catalog.Scopes(catalog.PresetRecommended)
 	scopes := make([]string, len(recommended))
 	for i, scope := range recommended {
 		scopes[i] = scope.String()
@@ -72,6 +61,32 @@ func New(tb testing.TB, url string, o Options) *Server {
 	yes := true
 	s.Agent, s.AgentID = s.AddKey(admin.KeyInput{Name: new("agent"), Scopes: &scopes})
 	s.Full, s.FullID = s.AddKey(admin.KeyInput{Name: new("full"), FullAccess: &yes, MayDecide: &yes})
+	return s
+}
+
+// Join starts another server on the database of s, with the same clock.
+func Join(tb testing.TB, s *Server) *Server {
+	tb.Helper()
+	other := *s
+	return start(tb, &other, Options{})
+}
+
+// start starts a server on the database that s names, and fills s.
+func start(tb testing.TB, s *Server, o Options) *Server {
+	tb.Helper()
+	cat, err := catalog.Load()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	front := httptest.NewUnstartedServer(nil)
+	s.URL, s.tb = "http://"+front.Listener.Addr().String(), tb
+	c := server.Config{BaseURL: s.URL, WebhookNets: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Version: "test", Now: s.Clock.Now}
+	if o.Config != nil {
+		o.Config(&c)
+	}
+	if s.Server, err = server.New(tb.Context(), storagetest.OpenAt(tb, s.Database, s.Clock.Now), storagetest.Key, cat, c); err != nil {
+		tb.Fatal(err)
+	}
 	if o.Work {
 		s.work()
 	}

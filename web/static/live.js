@@ -52,7 +52,7 @@ async function refresh(topic) {
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
       for (const part of document.querySelectorAll(`[data-refresh~="${topic}"]`)) {
         const now = page.getElementById(part.id);
-        if (now && now.innerHTML !== part.innerHTML && !part.querySelector("input:checked")) swap(part, now);
+        if (now && now.outerHTML !== part.outerHTML && !part.querySelector("input:checked")) swap(part, now);
       }
     } while (again);
   } finally {
@@ -63,6 +63,7 @@ async function refresh(topic) {
 function swap(part, now) {
   const held = document.activeElement;
   const place = part.contains(held) ? held.getAttribute("href") : null;
+  part.className = now.className;
   part.replaceChildren(...now.childNodes);
   if (place) part.querySelector(`[href="${CSS.escape(place)}"]`)?.focus();
   part.dispatchEvent(new CustomEvent("refreshed", { bubbles: true }));
