@@ -68,10 +68,11 @@ func (a *Authenticator) Authenticate(ctx context.Context, bearer, resource strin
 	case shown.Workspace.Plan != Pro:
 		return Grant{}, shown.Workspace.NoAPI()
 	}
-	if p, paused := shown.Workspace.PausedFor(k.ID, ""); paused {
+	g := k.Grant(shown.Workspace)
+	if p, paused := g.Paused(); paused {
 		return Grant{}, p.Refusal()
 	}
-	return k.Grant(shown.Workspace), nil
+	return g, nil
 }
 
 // NoAPI is the error of a workspace whose plan has no API access.

@@ -83,6 +83,7 @@ type Delegation struct {
 	Ceiling    []Scope // what the workspace's admins let the client do at most
 	Limits     Limits
 	Parent     string    // the key that registered the client, "" if none: it knows the client's secret
+	Maker      string    // the user who registered the client, "" if none did
 	RevokedAt  time.Time // zero while it is in force
 	LastUsedAt time.Time
 }

@@ -165,13 +165,25 @@ type Pause struct {
 	By         string    `json:"by"`                   // who has done it
 	User       string    `json:"user,omitempty"`       // their id, if it is a user
 	At         time.Time `json:"at"`
+	With       string    `json:"with,omitempty"` // the key whose pause has paused this one, which it stems from
 }
 
-// PausedFor returns the pause that holds up the credential, of a client if it is
-// an OAuth credential.
-func (w Workspace) PausedFor(credential, client string) (Pause, bool) {
-	for _, p := range w.Settings.Paused {
-		if p.Credential == "" || p.Credential == credential || client != "" && p.Credential == client {
+// AllPaused returns the pause that holds up everybody but people.
+func (w Workspace) AllPaused() (Pause, bool) {
+	return Grant{Workspace: w}.Paused()
+}
+
+// Paused returns the pause that holds up the credential: its own, its client's,
+// or that of the key that it stems from. A client that acts for a user stems
+// from no key.
+func (g Grant) Paused() (Pause, bool) {
+	id, client, parent := g.Principal.ID, g.Principal.Client, g.Parent
+	if g.Principal.Kind == KindOAuth && g.Principal.User != "" {
+		parent = ""
+	}
+	for _, p := range g.Workspace.Settings.Paused {
+		switch p.Credential {
+		case "", id, client, parent:
 			return p, true
 		}
 	}

@@ -10,42 +10,67 @@ import (
 	"trustpager/typeid"
 )
 
-// Pause refuses the requests of a key, of a grant, of all grants of an OAuth
-// client, or with "" of everything but people, from the next request on, and
-// ends their loans. What they have asked for waits, and cannot be approved
-// meanwhile. It can be resumed; revoking is for good or until somebody activates
-// it. Doing it twice is fine.
+// Pause refuses the requests of a key and of those that stem from it, of a
+// grant, of all grants of an OAuth client, or with "" of everything but people,
+// from the next request on, and ends their loans. What they have asked for waits,
+// and cannot be approved meanwhile. It can be resumed; revoking is for good or
+// until somebody activates it. Doing it twice is fine.
 //
 // Stopping is safe, so a full-access key may do it too. Who is no admin may
-// pause what acts for themselves.
+// pause what acts for themselves; what an admin has paused, an admin resumes.
 func (d *Desk) Pause(ctx context.Context, g access.Grant, credential string) error {
-	return d.pause(ctx, g, credential, func(w *access.Workspace) bool {
-		if slices.ContainsFunc(w.Settings.Paused, func(p access.Pause) bool { return p.Credential == credential }) {
-			return false
+	return d.pause(ctx, g, credential, audit.AgentsPaused, func(tx Store, w *access.Workspace) ([]string, error) {
+		pause := access.Pause{Credential: credential, By: g.Principal.Name, User: g.Principal.User, At: d.now()}
+		held := slices.Clone(w.Settings.Paused)
+		if i := slices.IndexFunc(held, func(p access.Pause) bool { return p.Credential == credential && p.With == "" }); i >= 0 {
+			if !g.IsAdmin() || held[i].User == g.Principal.User {
+				return nil, nil
+			}
+			held = slices.Delete(held, i, i+1) // it becomes this one's, to resume
 		}
-		w.Settings.Paused = append(slices.Clone(w.Settings.Paused), access.Pause{Credential: credential, By: g.Principal.Name, User: g.Principal.User, At: d.now()})
-		return true
-	}, audit.AgentsPaused)
+		held = slices.DeleteFunc(held, func(p access.Pause) bool { return p.With == credential && credential != "" })
+		all := []string{credential}
+		held = append(held, pause)
+		if typeid.ValidID("key", credential) {
+			children, err := descendants(ctx, tx, w.ID, credential)
+			if err != nil {
+				return nil, err
+			}
+			for _, c := range children {
+				child := pause
+				child.Credential, child.With = c.ID, credential
+				held, all = append(held, child), append(all, c.ID)
+			}
+		}
+		w.Settings.Paused = held
+		return all, nil
+	})
 }
 
-// Resume ends a pause. What was paused singly stays paused when all are resumed,
-// and the other way round. Only people resume: a key that was paused could
-// otherwise be resumed by another of its family.
+// Resume ends a pause, and for a key that of those that it stems were paused
+// with. What was paused singly stays paused when all are resumed, and the other
+// way round. Only people resume: a key that was paused could otherwise be resumed
+// by another of its family.
 func (d *Desk) Resume(ctx context.Context, g access.Grant, credential string) error {
 	if k := g.Principal.Kind; k != access.KindPerson && k != access.KindOperator {
 		return problem.Errorf(problem.InsufficientScope, "only people resume what was paused").
 			WithFix("An admin does it under API and agents, or the operator: trustpager resume.")
 	}
-	return d.pause(ctx, g, credential, func(w *access.Workspace) bool {
+	return d.pause(ctx, g, credential, audit.AgentsResumed, func(_ Store, w *access.Workspace) ([]string, error) {
 		before := len(w.Settings.Paused)
 		w.Settings.Paused = slices.DeleteFunc(slices.Clone(w.Settings.Paused), func(p access.Pause) bool {
-			return p.Credential == credential && (g.IsAdmin() || p.User == g.Principal.User) // what an admin has paused, an admin resumes
+			return (p.Credential == credential || credential != "" && p.With == credential) && (g.IsAdmin() || p.User == g.Principal.User)
 		})
-		return len(w.Settings.Paused) != before
-	}, audit.AgentsResumed)
+		if len(w.Settings.Paused) == before {
+			return nil, nil
+		}
+		return []string{credential}, nil
+	})
 }
 
-func (d *Desk) pause(ctx context.Context, g access.Grant, credential string, change func(w *access.Workspace) bool, event audit.Event) error {
+// pause changes what is paused. change returns the credentials that it is about,
+// none if nothing has changed.
+func (d *Desk) pause(ctx context.Context, g access.Grant, credential string, event audit.Event, change func(tx Store, w *access.Workspace) ([]string, error)) error {
 	return d.InTx(ctx, func(tx Store) error {
 		if err := d.mayPause(ctx, tx, g, credential); err != nil {
 			return err
@@ -54,14 +79,18 @@ func (d *Desk) pause(ctx context.Context, g access.Grant, credential string, cha
 		if err != nil {
 			return err
 		}
-		if !change(&w) {
-			return nil
+		changed, err := change(tx, &w)
+		if err != nil || len(changed) == 0 {
+			return err
 		}
 		if err := tx.UpdateWorkspace(ctx, w); err != nil {
 			return err
 		}
-		if event == audit.AgentsPaused {
-			if err := d.Gate.EndLoans(ctx, tx, w.ID, credential, "paused by "+g.Principal.Name, g.Principal); err != nil {
+		for _, c := range changed {
+			if event != audit.AgentsPaused {
+				break
+			}
+			if err := d.Gate.EndLoans(ctx, tx, w.ID, c, "paused by "+g.Principal.Name, g.Principal); err != nil {
 				return err
 			}
 		}

@@ -165,6 +165,18 @@ func (w *world) person(user string, rights access.Rights) access.Grant {
 	return access.Grant{Principal: access.Principal{Kind: access.KindPerson, ID: user, Name: user, User: user}, Workspace: w.ws, Rights: rights}
 }
 
+// join makes the users admins of the workspace, for what looks at who decides.
+func (w *world) join(users ...string) {
+	w.t.Helper()
+	for _, id := range users {
+		err := w.db.CreateUser(w.t.Context(), access.User{ID: id, Email: id + "@example.com", Name: id, CreatedAt: w.clock.Now()}, "")
+		if !problem.Is(err, problem.Conflict) {
+			w.must(err)
+		}
+		w.must(w.db.SetMember(w.t.Context(), w.ws.ID, id, access.Admin, w.clock.Now()))
+	}
+}
+
 func (w *world) admin() access.Grant { return w.person("usr_admin", access.FullRights) }
 
 // do asks for the action over REST with the body, as a request with the

@@ -81,7 +81,15 @@ func (gate *Gate) Card(ctx context.Context, g access.Grant, id string) (Card, er
 	s := gate.Store
 	c := Card{View: gate.View(a), Raw: string(gate.mask(a, a.Request.Body))}
 	if a.Status == Pending {
-		c.Needed = max(1, needed(g)-len(a.Votes))
+		standing, err := gate.standing(ctx, s, g.Workspace, a)
+		if err != nil {
+			return c, err
+		}
+		c.ApprovedBy = nil
+		for _, v := range standing {
+			c.ApprovedBy = append(c.ApprovedBy, who(v.By))
+		}
+		c.Needed = max(1, needed(g)-len(standing))
 	}
 	switch err := gate.mayDecide(ctx, s, g, a); {
 	case err == nil:
@@ -90,6 +98,10 @@ func (gate *Gate) Card(ctx context.Context, g access.Grant, id string) (Card, er
 		c.WhyNot = strings.TrimPrefix(problem.Of(err).Message, "this credential may not decide approval "+a.ID+": ")
 	default:
 		return c, err
+	}
+	if !gate.mayRead(g, a) {
+		c.Facts, c.Checks, c.WhyNot = []Fact{}, []Check{}, "this credential may not read "+a.Resource+" any more"
+		return c, nil
 	}
 	action, err := gate.action(a)
 	if err != nil {

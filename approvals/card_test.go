@@ -14,7 +14,9 @@ import (
 	"trustpager/admin"
 	"trustpager/approvals"
 	"trustpager/audit"
+	"trustpager/oauth"
 	"trustpager/problem"
+	"trustpager/typeid"
 )
 
 // card returns the card of the approval, as an admin sees it.
@@ -243,6 +245,7 @@ func TestFourEyes(t *testing.T) {
 		w.settings(access.Settings{FourEyes: true})
 		g := w.keyBy(w.op, agent)
 		deciding := w.keyBy(w.op, "decide")
+		w.join("usr_robin", "usr_tom", "usr_una")
 		robin, tom := w.person("usr_robin", access.FullRights), w.person("usr_tom", access.FullRights)
 		ada := w.run(full, "create_contact", "", `{"first_name":"Ada"}`)
 
@@ -288,6 +291,26 @@ func TestFourEyes(t *testing.T) {
 		// One rejects alone.
 		_, err = w.gate.Reject(t.Context(), tom, b.ID, "No.")
 		w.must(err)
+
+		// Nor is who has registered a client that acts for itself, and so knows its secret.
+		made, err := w.desk.CreateClient(t.Context(), robin, admin.ClientInput{Name: new("Sync"), ClientCredentials: new(true), Scopes: &[]string{"contacts:write-approval"}})
+		w.must(err)
+		gr, err := w.db.SaveGrant(t.Context(), oauth.Grant{ID: typeid.NewID("grt"), Workspace: w.ws.ID, Client: made.Client.ID, CreatedAt: w.clock.Now(), ConsentedAt: w.clock.Now()})
+		w.must(err)
+		_, err = w.approve(robin, w.ask(w.today(gr.ID), "create_contact", "", `{"first_name":"Cy"}`).ID)
+		w.denied(err, problem.InsufficientScope, "in your name")
+
+		// The yes of somebody who has left does not count any more.
+		d := w.ask(g, "create_contact", "", `{"first_name":"Dee"}`)
+		_, err = w.approve(w.person("usr_una", access.FullRights), d.ID)
+		w.must(err)
+		w.must(w.desk.RemoveUser(t.Context(), w.op, "usr_una@example.com"))
+		if c := w.card(d.ID); c.Needed != 2 || len(c.ApprovedBy) != 0 {
+			t.Errorf("after the first has left: got %d needed, %v", c.Needed, c.ApprovedBy)
+		}
+		_, err = w.approve(tom, d.ID)
+		w.must(err)
+		w.state(d.ID, "pending none")
 	})
 }
 
@@ -295,6 +318,9 @@ func TestFourEyesRace(t *testing.T) {
 	eachWorld(t, func(w *world) {
 		w.settings(access.Settings{FourEyes: true})
 		g := w.keyBy(w.op, agent)
+		for i := range 16 {
+			w.join(fmt.Sprintf("usr_%d", i))
+		}
 		for range 5 {
 			a := w.ask(g, "create_contact", "", fmt.Sprintf(`{"first_name":"Eve","notes":"%d"}`, rand.Int64()))
 			var done atomic.Int64
@@ -375,133 +401,6 @@ func TestWaitingCountsWhatOneCanDecide(t *testing.T) {
 	})
 }
 
-func TestLoans(t *testing.T) {
-	eachWorld(t, func(w *world) {
-		ctx := t.Context()
-		g := w.key(agent)
-		lend := func(by access.Grant, id string) (approvals.Loan, error) { return w.gate.Lend(ctx, by, id, time.Hour) }
-		a := w.ask(g, "create_contact", "", `{"first_name":"Ada"}`)
-		_, err := w.gate.Lend(ctx, w.admin(), a.ID, 2*time.Hour)
-		w.denied(err, problem.Validation, "")
-		_, err = lend(g, a.ID)
-		w.denied(err, problem.InsufficientScope, "")
-		l, err := lend(w.admin(), a.ID)
-		w.must(err)
-		if l.Remaining != approvals.LoanUses || !l.ExpiresAt.Equal(w.clock.Now().Add(time.Hour)) {
-			t.Errorf("got %+v", l)
-		}
-		w.state(a.ID, "pending none") // lending decides nothing
-
-		// It runs at once, that verb of that resource only, and the log names the loan.
-		w.run(g, "create_contact", "", `{"first_name":"Bob"}`)
-		w.ask(g, "delete_contact", w.contact("Eve"), ``)
-		w.ask(g, "create_customer", "", `{"name":"Acme"}`)
-		w.ask(w.key(agent), "create_contact", "", `{"first_name":"Other"}`)
-		runs := w.log(audit.ActionRun)
-		named := 0
-		for _, e := range runs {
-			if strings.Contains(string(e.Detail), l.ID) {
-				named++
-			}
-		}
-		if named != 1 {
-			t.Errorf("the loan is named %d times in the log, want once", named)
-		}
-
-		// Sixteen at once use it no more often than it can be used.
-		var ran atomic.Int64
-		var wg sync.WaitGroup
-		for i := range 16 {
-			wg.Go(func() {
-				for j := range 3 {
-					out, err := w.do(g, "create_contact", "", fmt.Sprintf(`{"first_name":"N%d-%d"}`, i, j))
-					if err == nil && out.Approval == nil {
-						ran.Add(1)
-					}
-				}
-			})
-		}
-		wg.Wait()
-		if got := ran.Load(); got != approvals.LoanUses-1 {
-			t.Errorf("%d more uses, want %d", got, approvals.LoanUses-1)
-		}
-	})
-}
-
-func TestWhatEndsALoan(t *testing.T) {
-	eachWorld(t, func(w *world) {
-		ctx := t.Context()
-		for name, end := range map[string]func(g access.Grant, l approvals.Loan){
-			"its time": func(access.Grant, approvals.Loan) { w.clock.Advance(time.Hour) },
-			"a click":  func(_ access.Grant, l approvals.Loan) { _, err := w.gate.EndLoan(ctx, w.admin(), l.ID); w.must(err) },
-			"a rejection": func(g access.Grant, _ approvals.Loan) {
-				_, err := w.gate.Reject(ctx, w.admin(), w.ask(g, "create_customer", "", `{"name":"Acme"}`).ID, "No.")
-				w.must(err)
-			},
-			"the panic switch": func(access.Grant, approvals.Loan) {
-				w.must(w.desk.Pause(ctx, w.op, ""))
-				w.must(w.desk.Resume(ctx, w.op, ""))
-			},
-			"a pause": func(g access.Grant, _ approvals.Loan) {
-				w.must(w.desk.Pause(ctx, w.op, g.Principal.ID))
-				w.must(w.desk.Resume(ctx, w.op, g.Principal.ID))
-			},
-			"revocation": func(g access.Grant, _ approvals.Loan) {
-				_, err := w.desk.RevokeKey(ctx, w.op, g.Principal.ID)
-				w.must(err)
-				_, err = w.desk.ActivateKey(ctx, w.op, g.Principal.ID)
-				w.must(err)
-			},
-			"a mark": func(access.Grant, approvals.Loan) {
-				w.settings(access.Settings{AlwaysAsk: []access.Mark{{Resource: "contacts", Verb: "write"}}})
-			},
-		} {
-			w.settings(access.Settings{})
-			g := w.keyBy(w.op, agent)
-			l, err := w.gate.Lend(ctx, w.admin(), w.ask(g, "create_contact", "", `{"first_name":"Ada"}`).ID, time.Hour)
-			w.must(err)
-			w.run(g, "create_contact", "", `{"first_name":"Bob"}`)
-			end(g, l)
-			g, err = w.db.RequesterGrant(ctx, w.ws.ID, g.Principal.ID)
-			w.must(err)
-			if out, err := w.do(g, "create_contact", "", `{"first_name":"Cy"}`); err != nil || out.Approval == nil {
-				t.Errorf("after %s: got %+v, %v; want it queued", name, out.Result, err)
-			}
-		}
-	})
-}
-
-func TestWhatCannotBeLent(t *testing.T) {
-	eachWorld(t, func(w *world) {
-		ctx := t.Context()
-		g := w.key(agent)
-		a := w.ask(g, "create_contact", "", `{"first_name":"Ada"}`)
-		lend := func(by access.Grant, id string, kind problem.Kind, words string) {
-			t.Helper()
-			_, err := w.gate.Lend(ctx, by, id, time.Hour)
-			w.denied(err, kind, words)
-		}
-		w.settings(access.Settings{AlwaysAsk: []access.Mark{{Resource: "contacts", Verb: "write"}}})
-		lend(w.admin(), a.ID, problem.Conflict, "always asking")
-		w.settings(access.Settings{FourEyes: true})
-		lend(w.admin(), a.ID, problem.Conflict, "two people")
-		w.settings(access.Settings{})
-		// A member lends to their own client, as far as they may act themselves.
-		client := w.delegated("usr_mia", access.Member, "contacts:write-approval", "contacts:write")
-		own := w.ask(client, "create_contact", "", `{"first_name":"Bob"}`)
-		mia := w.person("usr_mia", w.gate.Catalog.RoleRights(access.Member))
-		if _, err := w.gate.Lend(ctx, mia, own.ID, time.Hour); err != nil {
-			t.Errorf("a member to their own client: got %v", err)
-		}
-		lend(mia, a.ID, problem.NotFound, "")
-		// Never where it has lost the right to ask.
-		scopes := []string{"contacts:read"}
-		_, err := w.desk.UpdateKey(ctx, w.op, g.Key.ID, admin.KeyInput{Scopes: &scopes})
-		w.must(err)
-		lend(w.admin(), a.ID, problem.Conflict, "may not do this any more")
-	})
-}
-
 // What was paused is not run, whoever approves it, and can be rejected.
 func TestApprovalsOfThePaused(t *testing.T) {
 	eachWorld(t, func(w *world) {
@@ -516,5 +415,31 @@ func TestApprovalsOfThePaused(t *testing.T) {
 		w.denied(err, problem.Conflict, "paused")
 		w.must(w.desk.Resume(ctx, w.op, g.Principal.ID))
 		w.approved(a.ID, "approved done")
+	})
+}
+
+// A credential that may not read the resource any more is told nothing of it.
+func TestCardOfWhatMayNotBeRead(t *testing.T) {
+	eachWorld(t, func(w *world) {
+		ada := w.contact("Ada")
+		g := w.key("contacts:write-approval")
+		a := w.ask(g, "update_contact", ada, `{"notes":"x"}`)
+		_, err := w.desk.UpdateKey(t.Context(), w.op, g.Principal.ID, admin.KeyInput{Scopes: &[]string{"deals:read"}})
+		w.must(err)
+		g, err = w.db.RequesterGrant(t.Context(), w.ws.ID, g.Principal.ID)
+		w.must(err)
+		w.run(w.op, "update_contact", ada, `{"first_name":"Grace","phone":"+4915112345678"}`)
+		c, err := w.gate.Card(t.Context(), g, a.ID)
+		w.must(err)
+		shown, err := json.Marshal(c)
+		w.must(err)
+		for _, hidden := range []string{"Ada", "Grace", "4915112345678"} {
+			if strings.Contains(string(shown), hidden) {
+				t.Errorf("the card tells of %q: %s", hidden, shown)
+			}
+		}
+		if c.MayDecide || c.WhyNot == "" || c.Status != approvals.Pending {
+			t.Errorf("got %+v", c)
+		}
 	})
 }

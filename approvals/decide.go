@@ -73,7 +73,11 @@ func (gate *Gate) Approve(ctx context.Context, g access.Grant, id string, seen S
 		if !bytes.Equal(call.Input.Canonical, a.Input) {
 			d.Edited = call.Input.Canonical
 		}
-		if voted, enough := vote(g, a, d); !enough {
+		standing, err := gate.standing(ctx, tx, g.Workspace, a)
+		if err != nil {
+			return err
+		}
+		if voted, enough := vote(g, a, standing, d); !enough {
 			return gate.vote(ctx, tx, g, &a, voted, now)
 		}
 		if a, err = tx.DecideApproval(ctx, g.Workspace.ID, id, d); err != nil {
@@ -95,13 +99,31 @@ func (gate *Gate) Approve(ctx context.Context, g access.Grant, id string, seen S
 	return a, err
 }
 
-// vote returns the votes with that of g for what d would run, and whether they
-// are enough. Votes for something else do not count any more.
-func vote(g access.Grant, a Approval, d Decision) (Voted, bool) {
+// standing returns the votes of those who may still decide the approval.
+func (gate *Gate) standing(ctx context.Context, tx Store, w access.Workspace, a Approval) ([]Vote, error) {
+	var votes []Vote
+	for _, v := range a.Votes {
+		voter, err := gate.personGrant(ctx, tx, w, v.By.User)
+		if err == nil {
+			err = gate.mayDecide(ctx, tx, voter, a)
+		}
+		switch {
+		case err == nil:
+			votes = append(votes, v)
+		case !problem.Is(err, problem.NotFound) && !problem.Is(err, problem.InsufficientScope):
+			return nil, err
+		}
+	}
+	return votes, nil
+}
+
+// vote returns the standing votes with that of g for what d would run, and
+// whether they are enough. Votes for something else do not count any more.
+func vote(g access.Grant, a Approval, standing []Vote, d Decision) (Voted, bool) {
 	runs := a
 	runs.Edited, runs.TargetVer = d.Edited, d.TargetVer
 	v := Voted{Edited: d.Edited, TargetVer: d.TargetVer, Digest: runs.digest()}
-	for _, each := range a.Votes {
+	for _, each := range standing {
 		if each.Digest == v.Digest && each.By.ID != g.Principal.ID {
 			v.Votes = append(v.Votes, each)
 		}
@@ -147,19 +169,29 @@ func (gate *Gate) Assign(ctx context.Context, g access.Grant, id, user string) (
 
 // mayBeAssigned refuses a user who could not decide the approval.
 func (gate *Gate) mayBeAssigned(ctx context.Context, tx Store, w access.Workspace, a Approval, user string) error {
-	users, err := tx.Users(ctx, w.ID)
+	g, err := gate.personGrant(ctx, tx, w, user)
 	if err != nil {
 		return err
+	}
+	return gate.mayDecide(ctx, tx, g, a)
+}
+
+// personGrant returns what the member may do today. It fails with
+// [problem.NotFound] if the user is none.
+func (gate *Gate) personGrant(ctx context.Context, tx Store, w access.Workspace, user string) (access.Grant, error) {
+	users, err := tx.Users(ctx, w.ID)
+	if err != nil {
+		return access.Grant{}, err
 	}
 	for _, u := range users {
 		if u.ID != user {
 			continue
 		}
 		rights := gate.Catalog.RoleRights(u.Role)
-		return gate.mayDecide(ctx, tx, access.Grant{Principal: access.Principal{Kind: access.KindPerson, ID: u.ID, Name: u.Name, User: u.ID},
-			Workspace: w, Rights: rights, MayDecide: rights.Full()}, a)
+		return access.Grant{Principal: access.Principal{Kind: access.KindPerson, ID: u.ID, Name: u.Name, User: u.ID},
+			Workspace: w, Rights: rights, MayDecide: rights.Full()}, nil
 	}
-	return problem.Errorf(problem.NotFound, "there is no member %.60q of the workspace", user).WithFix("Use the id of a member; list_users finds it.")
+	return access.Grant{}, problem.Errorf(problem.NotFound, "there is no member %.60q of the workspace", user).WithFix("Use the id of a member; list_users finds it.")
 }
 
 // Reject decides the approval for g with no. The reason is required: the agent
@@ -376,12 +408,18 @@ func (gate *Gate) Approval(ctx context.Context, g access.Grant, id string) (Appr
 // for shows what it knew, but a credential that may not read the resource any
 // more is not shown what it holds.
 func (gate *Gate) readable(g access.Grant, a Approval) Approval {
-	r, ok := gate.Catalog.Resource(a.Resource)
-	if seesAll(g) || g.Principal.Kind == access.KindPerson || !ok || !slices.Contains(r.Ladder.Verbs(), access.Read) || g.Decide(a.Resource, access.Read) == access.Run {
+	if gate.mayRead(g, a) {
 		return a
 	}
 	a.Input, a.Edited, a.Result, a.Error, a.Title = json.RawMessage("{}"), nil, nil, nil, ""
+	a.Base, a.Request.Body = nil, nil
 	return a
+}
+
+// mayRead reports whether g, who sees the approval, may read what it is about.
+func (gate *Gate) mayRead(g access.Grant, a Approval) bool {
+	r, ok := gate.Catalog.Resource(a.Resource)
+	return seesAll(g) || g.Principal.Kind == access.KindPerson || !ok || !slices.Contains(r.Ladder.Verbs(), access.Read) || g.Decide(a.Resource, access.Read) == access.Run
 }
 
 // List returns the approvals that g may see, newest first.
@@ -572,8 +610,14 @@ func (gate *Gate) mayDecide(ctx context.Context, tx Store, g access.Grant, a App
 	case access.KindOperator:
 		return nil
 	case access.KindPerson:
-		if g.Workspace.Settings.FourEyes && a.By.User != "" && a.By.User == g.Principal.User {
-			return refuse("the request is made in your name, and in this workspace two others decide", "Ask two other admins of the workspace.")
+		if g.Workspace.Settings.FourEyes {
+			mine, err := gate.madeBy(ctx, tx, a, g.Principal.User)
+			if err != nil {
+				return err
+			}
+			if mine {
+				return refuse("the request is made in your name, and in this workspace two others decide", "Ask two other admins of the workspace.")
+			}
 		}
 		if g.Rights.Full() {
 			return nil
@@ -606,6 +650,19 @@ func (gate *Gate) mayDecide(ctx context.Context, tx Store, g access.Grant, a App
 		return refuse("a key of its own family asked for it: one has made the other, or the same key has made both", people)
 	}
 	return nil
+}
+
+// madeBy reports whether the user is behind the credential that asked for a: it
+// acts for them, or they have made it and so have seen its secret.
+func (gate *Gate) madeBy(ctx context.Context, tx Store, a Approval, user string) (bool, error) {
+	if a.By.User != "" || a.By.Kind != access.KindOAuth {
+		return a.By.User == user, nil
+	}
+	d, err := tx.DelegationOf(ctx, a.Workspace, a.By.ID)
+	if problem.Is(err, problem.NotFound) {
+		return false, nil
+	}
+	return d.Maker != "" && d.Maker == user, err
 }
 
 // MayDecide reports whether g may decide the approval today, of which it need not
@@ -692,15 +749,10 @@ func (gate *Gate) callOf(ctx context.Context, tx Store, a Approval, action *cata
 	if err != nil {
 		return catalog.Call{}, err
 	}
-	if k := g.Key; k != nil {
-		switch {
-		case !k.RevokedAt.IsZero():
-			return catalog.Call{}, gone("the key that asked for it is revoked")
-		case !k.ExpiresAt.IsZero() && !now.Before(k.ExpiresAt):
-			return catalog.Call{}, gone("the key that asked for it has expired")
-		}
+	if ended := ended(g, now); ended != "" {
+		return catalog.Call{}, gone("the key that asked for it " + ended)
 	}
-	if _, paused := g.Workspace.PausedFor(g.Principal.ID, g.Principal.Client); paused {
+	if _, paused := g.Paused(); paused {
 		return catalog.Call{}, gone("the credential that asked for it is paused")
 	}
 	if action.Level(g) == access.Deny {
@@ -721,6 +773,18 @@ func (gate *Gate) callOf(ctx context.Context, tx Store, a Approval, action *cata
 		return catalog.Call{}, blocked(a, err)
 	}
 	return catalog.Call{Grant: g, Input: in, IfVersion: a.TargetVer, Now: now}, nil
+}
+
+// ended says how the key has ended, "" if it has not, or g is no key's.
+func ended(g access.Grant, now time.Time) string {
+	switch k := g.Key; {
+	case k == nil:
+	case !k.RevokedAt.IsZero():
+		return "is revoked"
+	case !k.ExpiresAt.IsZero() && !now.Before(k.ExpiresAt):
+		return "has expired"
+	}
+	return ""
 }
 
 // unmask puts the secret values of the input back where the edited one holds

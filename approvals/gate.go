@@ -108,6 +108,14 @@ type Store interface {
 	// loan has uses left.
 	UseLoan(ctx context.Context, workspace, credential, resource string, v access.Verb, now time.Time) (Loan, bool, error)
 
+	// ReturnLoan takes back one use that was counted in the same transaction.
+	ReturnLoan(ctx context.Context, workspace, id string) error
+
+	// LockWorkspace returns the workspace, and keeps others from changing it and
+	// from locking it until the transaction ends. It fails with
+	// [problem.NotFound].
+	LockWorkspace(ctx context.Context, id string) (access.Workspace, error)
+
 	// Loans returns a page, newest first.
 	Loans(ctx context.Context, workspace string, q LoanQuery) ([]Loan, error)
 
@@ -241,7 +249,7 @@ func (gate *Gate) Do(ctx context.Context, g access.Grant, a *catalog.Action, in 
 			if level == access.Run {
 				return gate.run(ctx, tx, a, call, in, "")
 			}
-			loan, lent, err := gate.loan(ctx, tx, g, a, call.Now)
+			loan, lent, err := gate.loan(ctx, tx, g, a, call, in)
 			if err != nil {
 				return Outcome{}, err
 			}
@@ -344,7 +352,7 @@ func (gate *Gate) queue(ctx context.Context, tx Store, a *catalog.Action, call c
 		Base: preview.Before, Input: call.Input.Canonical, Reason: call.Input.Reason,
 		Request: in.Request, By: g.Principal, Parent: g.Parent, Decider: g.DeciderOf(a.Resource, a.Verb), Asked: 1,
 		CreatedAt: call.Now, ExpiresAt: call.Now.Add(ttl),
-		DedupeKey: digest(a.Name, string(call.Input.Canonical), in.Request.IdempotencyKey),
+		DedupeKey: dedupeKey(a, call, in),
 	}
 	p.Digest = p.digest()
 	stored, created, err := tx.CreateApproval(ctx, p, call.Now.Add(-SameAsk), most)
@@ -372,6 +380,11 @@ func (gate *Gate) queue(ctx context.Context, tx Store, a *catalog.Action, call c
 	e := gate.entry(ctx, p.Workspace, g.Principal, audit.ActionQueued, call.Now)
 	e.Action, e.Resource, e.Target, e.Level, e.Approval, e.Door = a.Name, a.Resource, target.ID, access.Queue.String(), p.ID, in.Request.Door
 	return Outcome{Approval: &stored, Created: true}, tx.Audit(ctx, e)
+}
+
+// dedupeKey is the same for the same request of a credential.
+func dedupeKey(a *catalog.Action, call catalog.Call, in Incoming) string {
+	return digest(a.Name, string(call.Input.Canonical), in.Request.IdempotencyKey)
 }
 
 // supersede withdraws what the requester of a asked for before the target moved

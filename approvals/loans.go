@@ -16,9 +16,11 @@ import (
 
 // A Loan lets one credential apply one verb to one resource at once, which
 // otherwise waits for approval, until its time or its uses are over. It is lent
-// on the card of an approval by somebody who may decide that approval; the
-// lender's rights count when it is lent. It never gives what the credential may
-// not do even after approval, nor what the workspace marks as always asking.
+// on the card of an approval by somebody who may decide that approval, and holds
+// only as long as they may do so: at each use the lender's rights of that moment
+// count. It never gives what the credential may not do even after approval, nor
+// what the workspace marks as always asking. A request that already waits as an
+// approval goes on waiting, or it would be done twice.
 type Loan struct {
 	ID         string           `json:"id"` // loan_…
 	Workspace  string           `json:"-"`
@@ -69,11 +71,20 @@ func (gate *Gate) Lend(ctx context.Context, g access.Grant, approval string, las
 	now := gate.now()
 	var l Loan
 	err := gate.InTx(ctx, func(tx Store) error {
+		// Whoever rejects, pauses or revokes ends loans under the same lock: before
+		// this one, which is then refused, or after it.
+		var err error
+		if g.Workspace, err = tx.LockWorkspace(ctx, g.Workspace.ID); err != nil {
+			return err
+		}
 		a, err := gate.pending(ctx, tx, g, approval)
 		if err != nil {
 			return err
 		}
 		if err := gate.lendable(ctx, tx, g, a); err != nil {
+			return err
+		}
+		if err := gate.replaceLoan(ctx, tx, g, a); err != nil {
 			return err
 		}
 		l = Loan{ID: typeid.NewID("loan"), Workspace: g.Workspace.ID, Credential: a.By.ID, Client: a.By.Client, Name: a.By.Name, Resource: a.Resource,
@@ -85,6 +96,33 @@ func (gate *Gate) Lend(ctx context.Context, g access.Grant, approval string, las
 	})
 	return l, err
 }
+
+// replaceLoan ends the loan that the credential of a has of the same, so that
+// lending twice lends no more uses than once.
+func (gate *Gate) replaceLoan(ctx context.Context, tx Store, g access.Grant, a Approval) error {
+	now := gate.now()
+	loans, err := tx.Loans(ctx, g.Workspace.ID, LoanQuery{Credential: a.By.ID, InForceAt: now, Limit: manyLoans})
+	if err != nil {
+		return err
+	}
+	for _, l := range loans {
+		if l.Resource != a.Resource || l.Verb != a.Verb {
+			continue
+		}
+		ended, err := tx.EndLoans(ctx, g.Workspace.ID, "", l.ID, "lent anew", now)
+		if err != nil {
+			return err
+		}
+		if err := gate.auditEnds(ctx, tx, ended, g.Principal); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// manyLoans is more than a credential can have in force, one for each verb of
+// each resource.
+const manyLoans = 1000
 
 // lendable refuses what cannot be lent.
 func (gate *Gate) lendable(ctx context.Context, tx Store, g access.Grant, a Approval) error {
@@ -119,12 +157,64 @@ func (gate *Gate) lendable(ctx context.Context, tx Store, g access.Grant, a Appr
 	return nil
 }
 
-// loan uses a loan of the credential for the action, if it has one.
-func (gate *Gate) loan(ctx context.Context, tx Store, g access.Grant, a *catalog.Action, now time.Time) (Loan, bool, error) {
+// loan uses a loan of the credential for the action, if it has one and does not
+// wait for an approval of the same already. A loan whose lender could not lend it
+// any more ends.
+func (gate *Gate) loan(ctx context.Context, tx Store, g access.Grant, a *catalog.Action, call catalog.Call, in Incoming) (Loan, bool, error) {
 	if a.Resource == "" || g.Workspace.AlwaysAsks(a.Resource, a.Verb) || g.Workspace.Settings.FourEyes {
 		return Loan{}, false, nil
 	}
-	return tx.UseLoan(ctx, g.Workspace.ID, g.Principal.ID, a.Resource, a.Verb, now)
+	l, lent, err := tx.UseLoan(ctx, g.Workspace.ID, g.Principal.ID, a.Resource, a.Verb, call.Now)
+	if err != nil || !lent {
+		return l, false, err
+	}
+	asked, err := tx.SupersededBy(ctx, Approval{Workspace: g.Workspace.ID, By: g.Principal, DedupeKey: dedupeKey(a, call, in)})
+	if err != nil {
+		return l, false, err
+	}
+	if len(asked) > 0 {
+		return l, false, tx.ReturnLoan(ctx, g.Workspace.ID, l.ID)
+	}
+	why, err := gate.lapsed(ctx, tx, g, l)
+	if err != nil || why == "" {
+		return l, err == nil, err
+	}
+	ended, err := tx.EndLoans(ctx, g.Workspace.ID, "", l.ID, why, call.Now)
+	if err != nil {
+		return l, false, err
+	}
+	return l, false, gate.auditEnds(ctx, tx, ended, access.System)
+}
+
+// lapsed says why the lender could not lend l to g any more, "" if they could.
+func (gate *Gate) lapsed(ctx context.Context, tx Store, g access.Grant, l Loan) (why string, err error) {
+	lender := access.Grant{Principal: l.By, Workspace: g.Workspace, Rights: access.FullRights}
+	switch l.By.Kind {
+	case access.KindOperator:
+		return "", nil
+	case access.KindPerson:
+		lender, err = gate.personGrant(ctx, tx, g.Workspace, l.By.User)
+	case access.KindKey:
+		lender, err = tx.RequesterGrant(ctx, g.Workspace.ID, l.By.ID)
+		if why := ended(lender, gate.now()); err == nil && why != "" {
+			return "the key that has lent it " + why, nil
+		}
+	}
+	if problem.Is(err, problem.NotFound) {
+		return "its lender is gone", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	if lender.Decide(l.Resource, l.Verb) != access.Run {
+		return "its lender may not do this any more", nil
+	}
+	err = gate.mayDecide(ctx, tx, lender, Approval{Workspace: g.Workspace.ID, Resource: l.Resource, Verb: l.Verb, By: g.Principal, Parent: g.Parent,
+		Decider: g.DeciderOf(l.Resource, l.Verb)})
+	if problem.Is(err, problem.InsufficientScope) {
+		return "its lender may not decide this any more", nil
+	}
+	return "", err
 }
 
 // Loans returns loans, newest first: all of them to who may administer, to
@@ -191,6 +281,9 @@ func noLoan(id string) error {
 // EndLoans ends the loans of a credential, or of an OAuth client, or with "" all
 // of the workspace, in the caller's transaction. by is who has caused it.
 func (gate *Gate) EndLoans(ctx context.Context, tx Store, workspace, credential, why string, by access.Principal) error {
+	if _, err := tx.LockWorkspace(ctx, workspace); err != nil { // see Lend
+		return err
+	}
 	ended, err := tx.EndLoans(ctx, workspace, credential, "", why, gate.now())
 	if err != nil {
 		return err

@@ -140,10 +140,11 @@ func (s *Server) Verify(ctx context.Context, token, resource string) (access.Gra
 	if d.Workspace.Plan != access.Pro {
 		return access.Grant{}, d.Workspace.NoAPI()
 	}
-	if p, paused := d.Workspace.PausedFor(d.ID, d.Client); paused {
+	g := d.Grant(c.token(), s.RoleRights)
+	if p, paused := g.Paused(); paused {
 		return access.Grant{}, p.Refusal()
 	}
-	return d.Grant(c.token(), s.RoleRights), nil
+	return g, nil
 }
 
 // delegation returns what holds now for a token of the given claims. It fails

@@ -3,6 +3,7 @@ package storage
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -297,11 +298,12 @@ func (db *DB) delegation(ctx context.Context, workspace string, s *standing) (ac
 func (db *DB) decodeDelegation(ctx context.Context, workspace, grant string, v *delegationVersions) (d access.Delegation, err error) {
 	var w workspaceRow
 	var scopes, ceiling, parent string
+	var maker []byte
 	var used, joined int64
 	into := append(append(w.into(), &d.ID, &d.Client, &d.ClientName, &d.User.ID, &d.User.Email, &d.User.Name, &joined,
-		&scopes, &ceiling, &d.Limits.PerMinute, &d.Limits.PerDay, &parent, &used), v.into()...)
+		&scopes, &ceiling, &d.Limits.PerMinute, &d.Limits.PerDay, &parent, &maker, &used), v.into()...)
 	err = db.q.QueryRowContext(ctx, `SELECT `+workspaceColumns+`, g.id, g.client, c.name, g.user_id, COALESCE(u.email, ''), COALESCE(u.name, ''), COALESCE(u.created, 0),
-			g.scopes, p.ceiling, p.per_minute, p.per_day, c.parent, g.last_used, `+delegationVersionColumns+delegationTables+`
+			g.scopes, p.ceiling, p.per_minute, p.per_day, c.parent, c.maker, g.last_used, `+delegationVersionColumns+delegationTables+`
 		LEFT JOIN users u ON u.id = g.user_id
 		WHERE g.workspace = $1 AND g.id = $2`, workspace, grant).Scan(into...)
 	if errors.Is(err, sql.ErrNoRows) { // deleted this moment
@@ -312,6 +314,13 @@ func (db *DB) decodeDelegation(ctx context.Context, workspace, grant string, v *
 	}
 	d.User.CreatedAt, d.LastUsedAt = at(joined), at(used)
 	d.Parent = parent
+	if len(maker) > 0 {
+		var by access.Principal
+		if err := json.Unmarshal(maker, &by); err != nil {
+			return d, fmt.Errorf("maker of client %s: %w", d.Client, err)
+		}
+		d.Maker = by.User
+	}
 	if d.Scopes, err = access.ParseScopes(scopes); err != nil {
 		return d, fmt.Errorf("grant %s: %w", grant, err)
 	}

@@ -302,6 +302,9 @@ var crossings = map[string]crossing{
 		got, err := db.SumByField(ctx, other, "deals", "contact_id", w.contact.ID, "stage", "value")
 		return seen(err, got)
 	},
+	"ReturnLoan": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		return seen(db.ReturnLoan(ctx, other, w.loan.ID), "a change")
+	},
 	"SetNotice": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
 		return seen(db.SetNotice(ctx, other, w.user, access.NoticeOff), "a change")
 	},

@@ -75,6 +75,13 @@ func (db *DB) UseLoan(ctx context.Context, workspace, credential, resource strin
 	return l, used, err
 }
 
+// ReturnLoan takes back one use of a loan; see [approvals.Store].
+func (db *DB) ReturnLoan(ctx context.Context, workspace, id string) error {
+	return db.one(ctx, func() error {
+		return problem.Errorf(problem.NotFound, "there is no loan %q", id).WithFix("List the loans to find the right id.")
+	}, `UPDATE loans SET uses = uses - 1, remaining = remaining + 1 WHERE workspace = $1 AND id = $2 AND uses > 0`, workspace, id)
+}
+
 // Loans returns loans, newest first.
 func (db *DB) Loans(ctx context.Context, workspace string, q approvals.LoanQuery) ([]approvals.Loan, error) {
 	query, args := `SELECT `+loanColumns+` FROM loans WHERE workspace = $1`, []any{workspace}

@@ -89,7 +89,7 @@ func (p *Pages) keyRow(k access.Key, in room) keyRow {
 	now, zone := p.Now(), in.zone()
 	row := keyRow{ID: k.ID, Name: k.Name, Last4: k.Last4, By: k.CreatedBy.Name, Made: momentOf(k.CreatedAt, now, zone),
 		OldUntil: p.ahead(k.OldSecretUntil, zone), Used: momentOf(k.LastUsedAt, now, zone), UsedFor: k.LastUsedFor, Expires: momentOf(k.ExpiresAt, now, zone), Status: statusOf(k, now)}
-	if _, paused := in.membership.Workspace.PausedFor(k.ID, ""); paused && row.Status.Word == "Active" {
+	if _, paused := k.Grant(in.membership.Workspace).Paused(); paused && row.Status.Word == "Active" {
 		row.Status = status{"Paused", "wait"}
 	}
 	row.May, row.Resources = p.summary(k)
@@ -496,12 +496,19 @@ type keyPage struct {
 type pausing struct {
 	Credential, Next string
 	Paused           bool
+	With             string // the key with which it was paused, and resumes
 }
 
 func pausingOf(in room, credential, next string) pausing {
 	p := pausing{Credential: credential, Next: next}
 	for _, pause := range in.membership.Workspace.Settings.Paused {
-		p.Paused = p.Paused || pause.Credential == credential
+		if pause.Credential != credential {
+			continue
+		}
+		p.Paused = true
+		if p.With = pause.With; p.With == "" {
+			break
+		}
 	}
 	return p
 }

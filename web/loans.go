@@ -92,6 +92,9 @@ type pauseRow struct {
 func (p *Pages) pausePage(_ *http.Request, in room) (answer, error) {
 	var page pausePage
 	for _, pause := range in.membership.Workspace.Settings.Paused {
+		if pause.With != "" {
+			continue // it resumes with the key that it stems from
+		}
 		row := pauseRow{pause.Credential, pause.By, momentOf(pause.At, p.Now(), in.zone())}
 		if pause.Credential == "" {
 			page.All = &row

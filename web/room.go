@@ -156,7 +156,7 @@ func (p *Pages) frame(r *http.Request, in room) (*frame, error) {
 	if err != nil {
 		return nil, err
 	}
-	if pause, paused := in.membership.Workspace.PausedFor("", ""); paused {
+	if pause, paused := in.membership.Workspace.AllPaused(); paused {
 		f.Paused = "All agents are paused by " + visibleText(pause.By) + ", since " + momentOf(pause.At, p.Now(), in.zone()).Exact + "."
 		f.MayResume = in.grant.IsAdmin()
 	}
