@@ -75,6 +75,11 @@ func (a *Authenticator) Authenticate(ctx context.Context, bearer, resource strin
 	return g, nil
 }
 
+// SlowBody is how long a request's body may take after its credential was looked
+// at. Of one that takes longer the credential is looked at again: whoever holds a
+// request open must not act after a pause or a revocation.
+const SlowBody = time.Second
+
 // NoAPI is the error of a workspace whose plan has no API access.
 func (w Workspace) NoAPI() error {
 	return problem.Errorf(problem.PlanRequired, "API access needs the Pro plan, and the workspace %q is on %s", w.Name, w.Plan).

@@ -142,6 +142,7 @@ func newServer(t testing.TB, g mcp.Gate) *mcp.Server {
 		Gate:         g,
 		Authenticate: authenticate,
 		Limiter:      &access.Limiter{Now: time.Now},
+		Now:          time.Now,
 		BaseURL:      "https://crm.example.com",
 		Origin:       newOrigin(t),
 		Version:      "test",

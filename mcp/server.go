@@ -69,6 +69,7 @@ type Config struct {
 	BaseURL string        // of this server, as people and clients write it, without a slash at the end
 	Origin  *origin.Guard // names of this server, and pages that may call it
 	Version string        // of the program
+	Now     func() time.Time
 }
 
 // A Server is the handler of /mcp and /mcp/{workspace}.
@@ -176,7 +177,11 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, c *call) error {
 		return problem.Errorf(problem.NotFound, "there is no workspace %q for this credential", workspace).
 			WithFix("Use %s/mcp.", s.BaseURL)
 	}
+	begun := s.Now()
 	body, err := strictjson.ReadBody(r, maxBody)
+	if err == nil && s.Now().Sub(begun) > access.SlowBody {
+		c.grant, err = s.authenticate(h, r)
+	}
 	if err != nil {
 		return err
 	}

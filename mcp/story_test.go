@@ -42,7 +42,7 @@ func newWorld(t *testing.T, db *storage.DB) *world {
 		Webhooks: &webhook.Endpoints{Now: time.Now}, Now: time.Now, BaseURL: "https://crm.example.com"}
 	auth := &access.Authenticator{Store: db, Now: time.Now}
 	s, err := mcp.New(mcp.Config{Catalog: c, Gate: w.gate, Authenticate: auth.Authenticate, BaseURL: "https://crm.example.com", Origin: newOrigin(t),
-		Limiter: &access.Limiter{Now: time.Now, Used: db.UsedSince}, Usage: &access.Usage{Store: db, Now: time.Now}, Version: "test"})
+		Limiter: &access.Limiter{Now: time.Now, Used: db.UsedSince}, Usage: &access.Usage{Store: db, Now: time.Now}, Version: "test", Now: time.Now})
 	if err != nil {
 		t.Fatal(err)
 	}

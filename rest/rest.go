@@ -145,6 +145,9 @@ type call struct {
 	values  url.Values     // of the query string
 	outcome access.Outcome // how a request that did not fail is counted
 	needed  access.Scope   // the least that the action needs, zero if it is no action
+
+	authenticate func() error // sets g
+	now          func() time.Time
 }
 
 // handle authenticates and counts a request, and lets fn answer it.
@@ -154,8 +157,12 @@ func (api *API) handle(name string, fn func(*call) error) http.Handler {
 		c := &call{w: w, r: r, outcome: access.OutcomeOK}
 		// Several headers are none: who checks one and uses another is fooled.
 		token, err := access.BearerToken(strings.Join(r.Header.Values("Authorization"), ", "))
-		if err == nil {
+		c.now, c.authenticate = api.Now, func() (err error) {
 			c.g, err = api.Auth.Authenticate(r.Context(), token, api.BaseURL)
+			return err
+		}
+		if err == nil {
+			err = c.authenticate()
 		}
 		if err != nil {
 			if problem.Is(err, problem.Unauthorized) {
@@ -298,9 +305,19 @@ func (api *API) queued(c *call, a approvals.Approval) error {
 	return reply(c.w, status, api.Gate.Answer(a))
 }
 
+// read returns the bytes of the request's body.
+func (c *call) read() ([]byte, error) {
+	begun := c.now()
+	b, err := strictjson.ReadBody(c.r, maxBody)
+	if err == nil && c.now().Sub(begun) > access.SlowBody {
+		err = c.authenticate()
+	}
+	return b, err
+}
+
 // body returns the request's body, which is nothing or strict JSON.
 func (c *call) body() (json.RawMessage, error) {
-	b, err := strictjson.ReadBody(c.r, maxBody)
+	b, err := c.read()
 	if err != nil || len(b) == 0 {
 		return nil, err
 	}
@@ -309,7 +326,7 @@ func (c *call) body() (json.RawMessage, error) {
 
 // decode stores the request's body in v.
 func (c *call) decode(v any) error {
-	b, err := strictjson.ReadBody(c.r, maxBody)
+	b, err := c.read()
 	if err != nil {
 		return err
 	}

@@ -108,7 +108,7 @@ func New(ctx context.Context, db *storage.DB, key secret.Key, cat *catalog.Catal
 	api := &rest.API{Gate: s.Gate, Desk: s.Desk, Catalog: cat, Auth: s.Auth, Limiter: s.Limiter, Usage: s.Usage, Audit: db, Origin: names,
 		BaseURL: c.BaseURL, Now: c.Now}
 	s.mcp, err = mcp.New(mcp.Config{Catalog: cat, Gate: s.Gate, Authenticate: s.Auth.Authenticate, Limiter: s.Limiter, Usage: s.Usage,
-		BaseURL: c.BaseURL, Origin: names, Version: c.Version})
+		BaseURL: c.BaseURL, Origin: names, Version: c.Version, Now: c.Now})
 	if err != nil {
 		return nil, err
 	}

@@ -455,3 +455,53 @@ func TestBaseURLMustBeOne(t *testing.T) {
 		}
 	}
 }
+
+// Whoever holds a request open does not act after a pause or a revocation.
+func TestHeldRequestsAreLookedAtAgain(t *testing.T) {
+	each(t, func(t *testing.T, s *servertest.Server) {
+		const create = `{"first_name":"Held"}`
+		calls := map[string]string{
+			"/v1/contacts": create,
+			"/mcp":         `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"create_contact","arguments":` + create + `}}`,
+		}
+		op := admin.OperatorGrant(s.Workspace)
+		for end, do := range map[string]func(id string) error{
+			"pause":  func(id string) error { return s.Desk.Pause(t.Context(), op, id) },
+			"revoke": func(id string) error { _, err := s.Desk.RevokeKey(t.Context(), op, id); return err },
+		} {
+			for path, body := range calls {
+				yes := true
+				key, id := s.AddKey(admin.KeyInput{Name: new("held"), FullAccess: &yes})
+				conn, err := net.Dial("tcp", strings.TrimPrefix(s.URL, "http://"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer conn.Close()
+				fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nAccept: application/json, text/event-stream\r\nContent-Length: %d\r\nExpect: 100-continue\r\n\r\n",
+					path, strings.TrimPrefix(s.URL, "http://"), key, len(body))
+				answers := bufio.NewReader(conn)
+				// The server asks for the body when it has looked at the credential.
+				if line, err := answers.ReadString('\n'); err != nil || !strings.Contains(line, "100 Continue") {
+					t.Fatalf("got %q, %v", line, err)
+				}
+				answers.ReadString('\n')
+				if err := do(id); err != nil {
+					t.Fatal(err)
+				}
+				s.Clock.Advance(2 * time.Second)
+				io.WriteString(conn, body)
+				res, err := http.ReadResponse(answers, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer res.Body.Close()
+				if res.StatusCode != 401 && res.StatusCode != 403 {
+					t.Errorf("%s, held over a %s: got %d, want it refused", path, end, res.StatusCode)
+				}
+			}
+		}
+		if got := s.Do("GET", "/v1/contacts", s.Full, "").Want(t, 200); got.Len("data") != 0 {
+			t.Errorf("got %s, want no contact", got.Body)
+		}
+	})
+}

@@ -471,3 +471,56 @@ func TestConnectOnPages(t *testing.T) {
 		b.Behaved(s.URL + "/")
 	})
 }
+
+// A form acts in the workspace that its page was about, whatever workspace its
+// person has gone to meanwhile.
+func TestFormsActWhereTheyWereShown(t *testing.T) {
+	storagetest.EachURL(t, func(t *testing.T, db string) {
+		s := servertest.New(t, db, servertest.Options{})
+		robin := addAdmin(t, s)
+		second, err := s.Desk.CreateWorkspace(t.Context(), "Second", "UTC")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Desk.AddUser(t.Context(), admin.OperatorGrant(second), robin.Email, "", "", access.Admin); err != nil {
+			t.Fatal(err)
+		}
+		id := queued(t, s, s.Agent, "POST", "/v1/contacts", `{"first_name":"One"}`)
+		b := browsertest.New(t)
+		logIn(b, s, robin.Email, "/")
+		for _, to := range []string{s.Workspace.ID, second.ID} { // the first was the second, by its name
+			b.Do(browsertest.Press(".switch summary"))
+			b.Follow(".switch button[value='" + to + "']")
+		}
+		b.Do(browsertest.Open(s.URL+"/settings/pause"), browsertest.See("main button.danger"))
+		b.Look("pause-second")
+		// Another window goes to an approval of the first workspace.
+		elsewhere := browsertest.Get(b, chromedp.Evaluate[string](fmt.Sprintf(`fetch(%q).then(r => r.text())`, inbox+"&approval="+id), chromedp.EvalAwaitPromise))
+		if !strings.Contains(elsewhere, `data-in="`+s.Workspace.ID+`"`) {
+			t.Error("the link does not lead into the approval's workspace")
+		}
+		b.Follow("main button.danger")
+		for workspace, want := range map[string]bool{s.Workspace.ID: false, second.ID: true} {
+			w, err := s.DB.Workspace(t.Context(), workspace)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, paused := w.AllPaused(); paused != want {
+				t.Errorf("%s is paused: %v, want %v", w.Name, paused, want)
+			}
+		}
+		if got := b.Text(".side .brand"); got != "Second" {
+			t.Errorf("after the form: in %q, want Second", got)
+		}
+		// Who has left the workspace of the page changes nothing.
+		b.Do(browsertest.See("main form[action='/settings/resume']"))
+		if err := s.Desk.RemoveUser(t.Context(), admin.OperatorGrant(second), robin.Email); err != nil {
+			t.Fatal(err)
+		}
+		b.Follow("main form[action='/settings/resume'] button")
+		if got := b.Text("main"); !strings.Contains(got, "do not belong to the workspace of this page") {
+			t.Errorf("after leaving: got %q", got)
+		}
+		b.Behaved(s.URL + "/")
+	})
+}

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -64,7 +65,7 @@ func (p *Pages) events(w http.ResponseWriter, r *http.Request) {
 	}
 	var in room
 	if err == nil {
-		in, err = p.enter(*me, p.sessions.GetString(r.Context(), workspaceKey))
+		in, err = p.enter(*me, cmp.Or(r.URL.Query().Get(roomField), p.sessions.GetString(r.Context(), workspaceKey)))
 	}
 	switch {
 	case err != nil && r.Context().Err() != nil:

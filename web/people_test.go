@@ -144,7 +144,7 @@ func TestSetUpPage(t *testing.T) {
 
 func TestForgotPage(t *testing.T) {
 	s := newSite(t)
-	s.page(s.get("/login"), 200, `<a href="/forgot">`)
+	s.page(s.get("/login"), 200, `<a class="alone" href="/forgot">`)
 	s.page(s.get("/forgot"), 200, "finds the message in the outbox", "trustpager user password")
 	s.page(s.do("POST", "/forgot", url.Values{"email": {" "}}), 422, "Enter your e-mail address.")
 	s.page(s.do("POST", "/forgot", url.Values{"email": {" who@example.com "}}), 200, "If there is an account", "who@example.com")
@@ -169,7 +169,7 @@ func TestResetPage(t *testing.T) {
 	if a.Header.Get("Set-Cookie") != "" || a.Header.Get("Cache-Control") != "no-store" || a.Header.Get("Referrer-Policy") != "same-origin" {
 		t.Errorf("headers of a page with a token: %v", a.Header)
 	}
-	s.page(s.get("/reset?token=other"), 404, "This link does not hold", `<a href="/forgot">`)
+	s.page(s.get("/reset?token=other"), 404, "This link does not hold", `<a class="alone" href="/forgot">`)
 	post := func(token, password, again string) answer {
 		return s.do("POST", "/reset", url.Values{"token": {token}, "password": {password}, "again": {again}})
 	}

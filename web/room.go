@@ -1,6 +1,8 @@
 package web
 
 import (
+	"bytes"
+	"html"
 	"net/http"
 	"strings"
 
@@ -23,16 +25,37 @@ func (in room) zone() string { return in.membership.Workspace.TimeZone }
 // A roomHandle answers a request of a person in a workspace.
 type roomHandle func(r *http.Request, in room) (answer, error)
 
-// room lets h answer in the workspace that the person is in: the one that they
-// have chosen, or their first. Who is not logged in goes to the login.
+// roomField names the workspace that a form, or the stream of a page, is about.
+// Each form of a page has it: what is sent acts where the page was about,
+// whatever workspace the person has gone to meanwhile in another window.
+const roomField = "in"
+
+// roomName returns the workspace that a request is about: the form's, or the one
+// that the person has chosen.
+func (p *Pages) roomName(r *http.Request) string {
+	if named := r.Form.Get(roomField); named != "" {
+		return named
+	}
+	return p.sessions.GetString(r.Context(), workspaceKey)
+}
+
+// room lets h answer in the workspace that the request is about: the form's, the
+// one that the person has chosen, or their first. Who is not logged in goes to
+// the login.
 func (p *Pages) room(h roomHandle) handle {
 	return func(r *http.Request, me *admin.Person) (answer, error) {
 		if me == nil {
 			return redirect(loginFor(safeNext(r.URL.RequestURI()))), nil
 		}
-		in, err := p.enter(*me, p.sessions.GetString(r.Context(), workspaceKey))
+		in, err := p.enter(*me, p.roomName(r))
 		if err != nil {
 			return answer{}, err
+		}
+		if named := r.PostForm.Get(roomField); named != "" && named != in.membership.Workspace.ID {
+			return answer{}, problem.Errorf(problem.Forbidden, "you do not belong to the workspace of this page any more").
+				WithFix("Nothing was changed. The first page shows where you belong.")
+		} else if named != "" {
+			p.sessions.Put(r.Context(), workspaceKey, named) // where the next page goes on
 		}
 		a, err := h(r, in)
 		if err == nil && a.page != "" {
@@ -50,7 +73,7 @@ func (p *Pages) framed(h handle) handle {
 		if err != nil || a.page == "" || a.frame != nil || me == nil || len(me.Memberships) == 0 {
 			return a, err
 		}
-		in, err := p.enter(*me, p.sessions.GetString(r.Context(), workspaceKey))
+		in, err := p.enter(*me, p.roomName(r))
 		if err == nil {
 			a.frame, err = p.frame(r, in)
 		}
@@ -99,6 +122,7 @@ func (p *Pages) switchWorkspace(r *http.Request, in room) (answer, error) {
 
 // A frame is what stands around the pages of a workspace.
 type frame struct {
+	ID        string // of the workspace
 	Workspace string
 	Others    []access.Membership // the person's other workspaces
 	Groups    []navGroup
@@ -146,7 +170,7 @@ const (
 )
 
 func (p *Pages) frame(r *http.Request, in room) (*frame, error) {
-	f := &frame{Workspace: in.membership.Workspace.Name}
+	f := &frame{ID: in.membership.Workspace.ID, Workspace: in.membership.Workspace.Name}
 	for _, m := range in.me.Memberships {
 		if m.Workspace.ID != in.membership.Workspace.ID {
 			f.Others = append(f.Others, m)
@@ -176,6 +200,27 @@ func (p *Pages) frame(r *http.Request, in room) (*frame, error) {
 		last.Links = append(last.Links, l)
 	}
 	return f, nil
+}
+
+// bind names the workspace in each form of a page that changes something. All
+// tags are of our templates: what others wrote is escaped, a > in an attribute
+// too.
+func bind(page []byte, workspace string) []byte {
+	field := `<input type="hidden" name="` + roomField + `" value="` + html.EscapeString(workspace) + `">`
+	var b bytes.Buffer
+	for {
+		i := bytes.Index(page, []byte("<form "))
+		if i < 0 {
+			b.Write(page)
+			return b.Bytes()
+		}
+		end := i + bytes.IndexByte(page[i:], '>') + 1
+		b.Write(page[:end])
+		if bytes.Contains(page[i:end], []byte(`method="post"`)) {
+			b.WriteString(field)
+		}
+		page = page[end:]
+	}
 }
 
 // hereOf returns the link of the navigation that the page belongs to.

@@ -344,7 +344,11 @@ func (p *Pages) write(w http.ResponseWriter, r *http.Request, me *admin.Person, 
 		header.Set("Retry-After", strconv.Itoa(seconds(a.retry)))
 	}
 	w.WriteHeader(cmp.Or(a.status, http.StatusOK))
-	w.Write(b.Bytes()) // fails only if the client has gone
+	page := b.Bytes()
+	if a.frame != nil {
+		page = bind(page, a.frame.ID)
+	}
+	w.Write(page) // fails only if the client has gone
 }
 
 // A fault is what the error page shows.

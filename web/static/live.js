@@ -11,7 +11,7 @@ export function live() {
 
   const open = () => {
     if (source && source.readyState !== EventSource.CLOSED) return;
-    source = new EventSource("/events");
+    source = new EventSource("/events?in=" + encodeURIComponent(here(document)));
     source.addEventListener("open", () => { clearTimeout(timer); timer = undefined; say(false); });
     source.addEventListener("error", () => { timer ??= setTimeout(() => say(true), patience); });
     source.addEventListener("approvals", (event) => {
@@ -27,6 +27,10 @@ export function live() {
   addEventListener("pagehide", () => source.close());
   open();
 }
+
+// here returns the workspace that a page is about: the person may have gone to
+// another one meanwhile, in another window.
+function here(page) { return page.querySelector("[data-in]")?.dataset.in ?? ""; }
 
 function badge(n) {
   for (const b of document.querySelectorAll('[data-live="waiting"]')) {
@@ -50,6 +54,11 @@ async function refresh(topic) {
       const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
       if (!answer.ok || answer.redirected) return;
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      if (here(page) !== here(document)) {
+        const cut = document.querySelector("[data-cut]");
+        if (cut) cut.hidden = false;
+        return;
+      }
       for (const part of document.querySelectorAll(`[data-refresh~="${topic}"]`)) {
         const now = page.getElementById(part.id);
         if (now && now.outerHTML !== part.outerHTML && !part.querySelector("input:checked")) swap(part, now);
