@@ -85,7 +85,7 @@ type Store interface {
 	// TellReader notes of what the member has been told, unless that has moved on
 	// from r or they do not want to be told any more. It reports whether it did: of
 	// several calls one is told true.
-	TellReader(ctx context.Context, workspace string, r Reader, told string, warned time.Time) (bool, error)
+	TellReader(ctx context.Context, workspace string, r Reader, told string, warned, now time.Time) (bool, error)
 	// NextJobDue returns when the next job of the kind is due, false if there is
 	// none.
 	NextJobDue(ctx context.Context, kind string) (time.Time, bool, error)

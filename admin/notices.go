@@ -31,6 +31,9 @@ const (
 	// gather is how long what is asked is gathered for one message, so that a
 	// flood of requests is no flood of messages.
 	gather = time.Minute
+	// apart is how far apart a member's messages are at least, so that neither are
+	// many requests one after the other, nor such that are asked and withdrawn.
+	apart = 5 * time.Minute
 	// settle is how old an approval is at least when it is told: the order of ids
 	// is that of their making, and transactions that began earlier may end later.
 	settle = 5 * time.Second
@@ -52,6 +55,7 @@ type Reader struct {
 	User   access.User // with the role in the workspace
 	Notice access.Notice
 	Told   string    // id of the last approval that they were told of, "" before
+	ToldAt time.Time // when they were sent the last message, zero before
 	Warned time.Time // they were reminded of all approvals that end until then
 }
 
@@ -142,7 +146,7 @@ func (d *Desk) tellWorkspace(ctx context.Context, id string, now time.Time) (nex
 		b, berr := d.batchOf(ctx, w, r, pending, now)
 		if berr == nil && !b.due.IsZero() && !b.due.After(now) {
 			berr = d.tell(ctx, b)
-			b.due = now.Add(gather) // for what has come meanwhile
+			b.due = now.Add(apart) // for what has come meanwhile
 		}
 		if err = errors.Join(err, berr); !b.due.IsZero() && (next.IsZero() || b.due.Before(next)) {
 			next = b.due
@@ -192,7 +196,11 @@ func (d *Desk) batchOf(ctx context.Context, w access.Workspace, r Reader, pendin
 			soonest(a.ExpiresAt.Add(gather - warnBefore))
 		}
 		if untold {
-			soonest(tellAt(r.Notice, a.CreatedAt.Add(settle), w.TimeZone))
+			at := tellAt(r.Notice, a.CreatedAt.Add(settle), w.TimeZone)
+			if again := r.ToldAt.Add(apart); again.After(at) {
+				at = again
+			}
+			soonest(at)
 		}
 		switch {
 		case untold && !a.CreatedAt.After(now.Add(-settle)):
@@ -236,7 +244,7 @@ func (d *Desk) tell(ctx context.Context, b batch) error {
 	}
 	msg := b.message(d.Gate, d.Gate.BaseURL)
 	return d.InTx(ctx, func(tx Store) error {
-		ok, err := tx.TellReader(ctx, b.workspace.ID, b.reader, b.told, b.warned)
+		ok, err := tx.TellReader(ctx, b.workspace.ID, b.reader, b.told, b.warned, d.now())
 		if err != nil || !ok {
 			return err
 		}
@@ -284,7 +292,7 @@ func (b batch) message(gate *approvals.Gate, baseURL string) integrations.Messag
 	}
 	fmt.Fprintf(&text, "\nYou decide after logging in. What you are told, and when, you choose at\n%s/account\n", baseURL)
 	return integrations.Message{To: b.reader.User.Email, Name: b.reader.User.Name, Subject: subject, Body: text.String(),
-		Member: b.reader.User.ID, Until: until}
+		Member: b.reader.User.ID, Role: b.reader.User.Role, Until: until}
 }
 
 // maxQuoted is how many characters of a name or title stand in a message.

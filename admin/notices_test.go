@@ -159,6 +159,34 @@ func TestPeopleAreWarnedBeforeTheEnd(t *testing.T) {
 	})
 }
 
+// Who asks and withdraws all the time does not fill mailboxes, and who may see
+// less by the time of sending gets nothing.
+func TestFloodOfNotices(t *testing.T) {
+	eachWorld(t, func(w *world) {
+		ada := w.withPassword("ada@example.com", "right", access.Owner)
+		bob := w.withPassword("bob@example.com", "right", access.Admin)
+		w.notice(ada, access.NoticeOff)
+		_, key := w.key("contacts:write-approval")
+		sent := 0
+		for i := range 60 {
+			a := w.asked(key, fmt.Sprint("P", i))
+			sent += len(w.tell(70 * time.Second))
+			_, err := w.s.Gate.Withdraw(w.t.Context(), key, a.ID)
+			w.must(err)
+		}
+		if sent < 2 || sent > 14 {
+			w.t.Errorf("%d messages in 70 minutes, want at most one in 5", sent)
+		}
+		w.asked(key, "Secret")
+		w.clock.Advance(10 * time.Minute)
+		jobstest.Do(w.t, w.db, w.clock.Now, admin.NoticeKind, w.desk.Notices())
+		w.must(w.db.SetMember(w.t.Context(), w.ws.ID, bob.ID, access.Member, w.clock.Now()))
+		if ok, err := w.s.Mail.IsMember(w.t.Context(), w.ws.ID, bob.ID, w.mails()[0].Role); ok || err != nil {
+			w.t.Errorf("got %v, %v: who is no admin any more would be told", ok, err)
+		}
+	})
+}
+
 // Two nodes that look at the same moment send one message.
 func TestOneNodeTells(t *testing.T) {
 	eachWorld(t, func(w *world) {

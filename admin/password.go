@@ -47,6 +47,9 @@ func (d *Desk) ForgotPassword(ctx context.Context, email, address string) error 
 	slowest := time.NewTimer(d.RefusalTime)
 	defer slowest.Stop()
 	email = strings.ToLower(strings.TrimSpace(email))
+	if len(email) > maxEmail || !storable(email) {
+		email = "" // nobody's, and too long to be counted
+	}
 	if err := d.throttles().allowForgot(email, address); err != nil {
 		return err
 	}
@@ -64,7 +67,7 @@ func (l *logins) allowForgot(email, address string) error {
 }
 
 func (d *Desk) sendResetLink(ctx context.Context, email, address string) error {
-	if len(email) > maxEmail || !storable(email) {
+	if email == "" {
 		return nil
 	}
 	u, _, err := d.Store.UserByEmail(ctx, email)
@@ -200,7 +203,7 @@ type PasswordChange struct {
 func (d *Desk) ChangePassword(ctx context.Context, p Person, c PasswordChange) (Person, error) {
 	l := d.throttles()
 	try := p.User.Email + " " + c.Address
-	if err := allow([]loginLimit{{l.both, try}}, "too many wrong passwords"); err != nil {
+	if err := allow([]loginLimit{{l.both, try}, {l.known, p.User.Email}}, "too many wrong passwords"); err != nil {
 		return Person{}, err
 	}
 	_, old, err := d.Store.UserByID(ctx, p.User.ID)
@@ -215,9 +218,13 @@ func (d *Desk) ChangePassword(ctx context.Context, p Person, c PasswordChange) (
 	}
 	var fields []problem.Field
 	if !right {
+		if err := d.recordRefusal(ctx, p, map[string]any{"address": c.Address, "for": "a new password"}); err != nil {
+			return Person{}, err
+		}
 		fields = append(fields, problem.Field{Path: "present", Expected: "your present password", Got: "another one"})
 	} else {
 		l.both.Forget(try)
+		l.known.Forget(p.User.Email)
 	}
 	fields = append(fields, passwordFields(c.New, ownWords(p)...)...)
 	if err := refuseFields("the password", fields); err != nil {

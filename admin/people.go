@@ -149,13 +149,7 @@ func (d *Desk) login(ctx context.Context, try LoginTry) (Person, error) {
 	right = right && p.Stamp == stamp(hash) // or the password was changed meanwhile
 	detail := map[string]any{"address": try.Address}
 	if !right {
-		if suppressed, tell := l.refused.Count(p.User.ID, maxRefusals, d.now()); tell {
-			if suppressed > 0 {
-				detail["not_recorded_before"] = suppressed
-			}
-			err = d.recordPerson(ctx, p, audit.PersonRefused, detail)
-		}
-		return Person{}, cmp.Or(err, error(refused))
+		return Person{}, cmp.Or(d.recordRefusal(ctx, p, detail), error(refused))
 	}
 	if err := d.recordPerson(ctx, p, audit.PersonLogin, detail); err != nil {
 		return Person{}, err
@@ -163,6 +157,18 @@ func (d *Desk) login(ctx context.Context, try LoginTry) (Person, error) {
 	l.both.Forget(email + " " + try.Address)
 	l.known.Forget(email)
 	return p, nil
+}
+
+// recordRefusal audits a wrong password, of many only some.
+func (d *Desk) recordRefusal(ctx context.Context, p Person, detail map[string]any) error {
+	suppressed, tell := d.throttles().refused.Count(p.User.ID, maxRefusals, d.now())
+	if !tell {
+		return nil
+	}
+	if suppressed > 0 {
+		detail["not_recorded_before"] = suppressed
+	}
+	return d.recordPerson(ctx, p, audit.PersonRefused, detail)
 }
 
 func storable(s string) bool { return strings.ToValidUTF8(s, "") == s && !strings.ContainsRune(s, 0) }

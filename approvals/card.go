@@ -130,7 +130,8 @@ func (gate *Gate) Card(ctx context.Context, g access.Grant, id string) (Card, er
 }
 
 // Brief returns of the card what the approval itself tells: what was asked, over
-// what there was then. It makes no query.
+// what there was then, and the warnings about characters. It makes no query, so
+// it does not tell what an action does beyond its input.
 func (gate *Gate) Brief(a Approval) Card {
 	c := Card{View: gate.View(a)}
 	action, err := gate.action(a)
@@ -142,6 +143,7 @@ func (gate *Gate) Brief(a Approval) Card {
 		effective = a.Edited
 	}
 	c.facts(gate.Catalog, action, a, effective, catalog.Preview{Before: a.Base})
+	c.warnings(a, effective)
 	return c
 }
 

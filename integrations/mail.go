@@ -18,6 +18,7 @@ import (
 
 	gomail "github.com/wneessen/go-mail"
 
+	"trustpager/access"
 	"trustpager/jobs"
 	"trustpager/unseen"
 )
@@ -43,8 +44,9 @@ type Message struct {
 	Body    string
 
 	// Member, if not "", is the id of the user who gets it only as a member of
-	// the workspace.
-	Member string `json:",omitempty"`
+	// the workspace, with the role.
+	Member string      `json:",omitempty"`
+	Role   access.Role `json:",omitempty"`
 	// Until, if not zero, is when the message loses its point, as when the link in
 	// it ends.
 	Until time.Time `json:",omitzero"`
@@ -70,8 +72,8 @@ type Mailer struct {
 	Now     func() time.Time
 	Timeout time.Duration // of one try; 0 means 30 seconds
 
-	// IsMember reports whether the user belongs to the workspace.
-	IsMember func(ctx context.Context, workspace, user string) (bool, error)
+	// IsMember reports whether the user belongs to the workspace with the role.
+	IsMember func(ctx context.Context, workspace, user string, role access.Role) (bool, error)
 
 	from   mail.Address
 	host   string // of this server, for message ids
@@ -221,8 +223,8 @@ func (m *Mailer) send(ctx context.Context, j jobs.Job) error {
 		return jobs.Permanent(errors.New("the message could not be sent before it lost its point"))
 	}
 	if msg.Member != "" {
-		if ok, err := m.IsMember(ctx, j.Workspace, msg.Member); err != nil || !ok {
-			return err // who has left gets nothing
+		if ok, err := m.IsMember(ctx, j.Workspace, msg.Member, msg.Role); err != nil || !ok {
+			return err // who has left, or may see less now, gets nothing
 		}
 	}
 	built, err := m.build(j, msg)

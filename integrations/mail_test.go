@@ -26,6 +26,7 @@ import (
 	"github.com/emersion/go-sasl"
 	"github.com/emersion/go-smtp"
 
+	"trustpager/access"
 	"trustpager/integrations"
 	"trustpager/jobs"
 	"trustpager/secret"
@@ -477,12 +478,12 @@ func TestWhoGetsNothing(t *testing.T) {
 	db := storagetest.Open(t, t.TempDir()+"/test.db")
 	dir := t.TempDir()
 	w := start(t, db, integrations.Mail{Outbox: dir}, func(m *integrations.Mailer) {
-		m.IsMember = func(_ context.Context, workspace, user string) (bool, error) {
-			return member && workspace == "ws_1" && user == "usr_1", lookup
+		m.IsMember = func(_ context.Context, workspace, user string, role access.Role) (bool, error) {
+			return member && workspace == "ws_1" && user == "usr_1" && role == access.Admin, lookup
 		}
 	})
 	msg := hello
-	msg.Member = "usr_1"
+	msg.Member, msg.Role = "usr_1", access.Admin
 	files := func() int {
 		all, _ := os.ReadDir(dir)
 		return len(all)

@@ -135,10 +135,10 @@ func New(ctx context.Context, db *storage.DB, key secret.Key, cat *catalog.Catal
 // Handler returns all that the server answers.
 func (s *Server) Handler() http.Handler { return s.handler }
 
-// isMember reports whether the user belongs to the workspace.
-func (s *Server) isMember(ctx context.Context, workspace, user string) (bool, error) {
+// isMember reports whether the user belongs to the workspace with the role.
+func (s *Server) isMember(ctx context.Context, workspace, user string, role access.Role) (bool, error) {
 	of, err := s.DB.Memberships(ctx, user)
-	return slices.ContainsFunc(of, func(m access.Membership) bool { return m.Workspace.ID == workspace }), err
+	return slices.ContainsFunc(of, func(m access.Membership) bool { return m.Workspace.ID == workspace && m.Role == role }), err
 }
 
 // Work does the background work until ctx is done: jobs, usage counters,

@@ -524,3 +524,34 @@ func TestFormsActWhereTheyWereShown(t *testing.T) {
 		b.Behaved(s.URL + "/")
 	})
 }
+
+// Who edits is shown what there is now and what is not seen, and goes on deciding
+// about what they were shown.
+func TestEditStaysWithWhatWasSeen(t *testing.T) {
+	storagetest.EachURL(t, func(t *testing.T, db string) {
+		s := servertest.New(t, db, servertest.Options{})
+		addAdmin(t, s)
+		ada := s.Do("POST", "/v1/contacts", s.Full, `{"first_name":"Ada","job_title":"Countess"}`).Want(t, 201).Text("data.id")
+		id := queued(t, s, s.Agent, "PATCH", "/v1/contacts/"+ada, `{"job_title":"Ana\u202elyst","email":"ada@example.com"}`)
+		b := browsertest.New(t)
+		logIn(b, s, "robin@example.com", inbox+"&approval="+id)
+		b.Follow("a[data-key=e]")
+		if got := b.Text("main"); !strings.Contains(got, "Now: Countess") || !strings.Contains(got, "U+202E") {
+			t.Errorf("the form: got %q", got)
+		}
+		b.Look("edit-hidden")
+		s.Do("PATCH", "/v1/contacts/"+ada, s.Full, `{"first_name":"Mallory"}`).Want(t, 200)
+		b.Do(chromedp.Clear(chromedp.CSS(`[name="v.email"]`)), browsertest.Fill("v.email", "no address"))
+		b.Follow("button.primary")
+		b.Look("edit-refused")
+		b.Do(chromedp.Clear(chromedp.CSS(`[name="v.email"]`)), browsertest.Fill("v.email", "ada@example.org"))
+		b.Follow("button.primary")
+		if got := b.Text("main"); !strings.Contains(got, "has changed since") {
+			t.Errorf("after the target has changed: got %q", got)
+		}
+		if got := s.Do("GET", "/v1/approvals/"+id, s.Agent, "").Want(t, 200); got.Text("data.status") != "pending" {
+			t.Errorf("got %s, want it to wait still", got.Body)
+		}
+		b.Behaved(s.URL + "/")
+	})
+}

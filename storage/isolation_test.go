@@ -317,7 +317,7 @@ var crossings = map[string]crossing{
 		return seen(err, got)
 	},
 	"TellReader": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
-		got, err := db.TellReader(ctx, other, admin.Reader{User: access.User{ID: w.user}, Notice: access.NoticeImmediately}, "apv_9", now)
+		got, err := db.TellReader(ctx, other, admin.Reader{User: access.User{ID: w.user}, Notice: access.NoticeImmediately}, "apv_9", now, now)
 		return seen(err, got)
 	},
 	"EnqueueJob": func(ctx context.Context, db *storage.DB, other string, w *filled) error {

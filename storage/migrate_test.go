@@ -84,7 +84,7 @@ func TestOlderFileIsCopiedBeforeItIsMigrated(t *testing.T) {
 		must(t, db.Raw(ctx, "DROP TABLE "+table))
 	}
 	for _, q := range []string{"DROP INDEX members_user", "DROP TABLE settings", "DROP INDEX records_updated", "DROP TRIGGER audit_entries_no_replace",
-		"ALTER TABLE audit_heads DROP COLUMN mac", "ALTER TABLE members DROP COLUMN notice", "ALTER TABLE members DROP COLUMN told",
+		"ALTER TABLE audit_heads DROP COLUMN mac", "ALTER TABLE members DROP COLUMN notice", "ALTER TABLE members DROP COLUMN told", "ALTER TABLE members DROP COLUMN told_at",
 		"ALTER TABLE members DROP COLUMN warned", "DELETE FROM goose_db_version WHERE version_id >= 7"} {
 		must(t, db.Raw(ctx, q))
 	}

@@ -197,7 +197,7 @@ func (db *DB) PendingApprovals(ctx context.Context, workspace string, now time.T
 // Readers returns the members of the workspace that want to be told of
 // approvals, in the order of their ids.
 func (db *DB) Readers(ctx context.Context, workspace string) ([]admin.Reader, error) {
-	rows, err := db.q.QueryContext(ctx, `SELECT u.id, u.email, u.name, m.role, m.notice, m.told, m.warned FROM members m
+	rows, err := db.q.QueryContext(ctx, `SELECT u.id, u.email, u.name, m.role, m.notice, m.told, m.told_at, m.warned FROM members m
 		JOIN users u ON u.id = m.user_id WHERE m.workspace = $1 AND m.notice <> 'off' ORDER BY u.id`, workspace)
 	if err != nil {
 		return nil, fmt.Errorf("readers of notices: %w", err)
@@ -206,11 +206,11 @@ func (db *DB) Readers(ctx context.Context, workspace string) ([]admin.Reader, er
 	var found []admin.Reader
 	for rows.Next() {
 		var r admin.Reader
-		var warned int64
-		if err := rows.Scan(&r.User.ID, &r.User.Email, &r.User.Name, &r.User.Role, &r.Notice, &r.Told, &warned); err != nil {
+		var toldAt, warned int64
+		if err := rows.Scan(&r.User.ID, &r.User.Email, &r.User.Name, &r.User.Role, &r.Notice, &r.Told, &toldAt, &warned); err != nil {
 			return nil, err
 		}
-		r.Warned = at(warned)
+		r.ToldAt, r.Warned = at(toldAt), at(warned)
 		found = append(found, r)
 	}
 	return found, rows.Err()
@@ -219,11 +219,11 @@ func (db *DB) Readers(ctx context.Context, workspace string) ([]admin.Reader, er
 // TellReader notes of what the member has been told, unless that has moved on
 // from r or they do not want to be told any more. It reports whether it did: of
 // several calls one is told true.
-func (db *DB) TellReader(ctx context.Context, workspace string, r admin.Reader, told string, warned time.Time) (noted bool, err error) {
+func (db *DB) TellReader(ctx context.Context, workspace string, r admin.Reader, told string, warned, now time.Time) (noted bool, err error) {
 	err = db.step(ctx, func(tx *DB) error {
-		n, err := affected(tx.q.ExecContext(ctx, `UPDATE members SET told = $3, warned = $4
+		n, err := affected(tx.q.ExecContext(ctx, `UPDATE members SET told = $3, warned = $4, told_at = $8
 			WHERE workspace = $1 AND user_id = $2 AND told = $5 AND warned = $6 AND notice = $7`,
-			workspace, r.User.ID, told, ms(warned), r.Told, ms(r.Warned), string(r.Notice)))
+			workspace, r.User.ID, told, ms(warned), r.Told, ms(r.Warned), string(r.Notice), ms(now)))
 		noted = n == 1
 		return err
 	})

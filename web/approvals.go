@@ -12,6 +12,7 @@ import (
 
 	"trustpager/access"
 	"trustpager/approvals"
+	"trustpager/catalog"
 	"trustpager/problem"
 )
 
@@ -420,11 +421,13 @@ type batchPage struct {
 // A batchRow is one approval of a batch.
 type batchRow struct {
 	inboxRow
-	Digest  string
-	Changes []shownFact
-	Blocked string // why it cannot be approved, "" if it can
-	Outcome status
-	Error   string
+	Digest   string
+	Changes  []shownFact
+	Warnings []string
+	More     bool   // it does more than its input says
+	Blocked  string // why it cannot be approved, "" if it can
+	Outcome  status
+	Error    string
 }
 
 // batch shows the selected approvals in one table, and decides them once that
@@ -492,6 +495,12 @@ func (p *Pages) beforeBatch(ctx context.Context, in room, page *batchPage, ids [
 		shown := p.card(in, p.Gate.Brief(a), listQuery{}, nil)
 		row := batchRow{inboxRow: p.inboxRow(in, a), Digest: a.Digest, Changes: shown.Changes}
 		row.Path = listQuery{}.path(a.ID)
+		for _, check := range shown.Checks { // of a brief, they are all warnings
+			row.Warnings = append(row.Warnings, check.Text)
+		}
+		if action, ok := p.Catalog.Find(a.Action); ok {
+			row.More = action.Op == catalog.OpOther
+		}
 		if a.Status != approvals.Pending {
 			row.Blocked = "It is " + row.Badge.Word + " already."
 		}

@@ -3,6 +3,7 @@ package web
 import (
 	"encoding/json"
 	"fmt"
+	"html/template"
 	"net/http"
 	"net/url"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"trustpager/approvals"
 	"trustpager/catalog"
 	"trustpager/problem"
+	"trustpager/unseen"
 )
 
 // An editPage changes the values of a request before it is approved. What is
@@ -22,11 +24,18 @@ type editPage struct {
 	List   string
 	Digest string
 	Error  string
-	Fields []field // those that the agent gave
-	More   []field // those that it left out
+	Fields []editedField // those that the agent gave
+	More   []editedField // those that it left out
 	Says   string
 	Stale  approvals.Stale
 	Target int64 // the target's version as it is shown
+}
+
+// An editedField is the input of one value, with what the record holds now.
+type editedField struct {
+	field
+	Now    shown
+	Hidden template.HTML // the value with its hidden characters as code points, "" if it has none
 }
 
 // valuePrefix begins the names of the form's values.
@@ -70,12 +79,14 @@ func (p *Pages) editPage(in room, c approvals.Card, action *catalog.Action, valu
 	if c.Stale {
 		page.Stale, page.Target = approvals.Rebase, c.TargetVersion
 	}
+	facts := slices.Concat(shown.Changes, shown.Others)
 	for _, f := range action.Fields() {
 		if f.Name == "if_version" {
 			continue
 		}
 		raw, given := values[f.Name]
-		in := editField(f, raw)
+		in := editedField{field: editField(f, raw), Now: presentOf(facts, f.Name)}
+		in.reveal()
 		if given {
 			page.Fields = append(page.Fields, in)
 		} else {
@@ -83,6 +94,24 @@ func (p *Pages) editPage(in room, c approvals.Card, action *catalog.Action, valu
 		}
 	}
 	return page
+}
+
+// reveal shows the characters of the value that are not seen.
+func (f *editedField) reveal() {
+	f.Hidden = ""
+	if unseen.Codes(f.Value) != nil {
+		f.Hidden = visibleLines(f.Value)
+	}
+}
+
+// presentOf returns what the record holds in the field, which may be nothing.
+func presentOf(facts []shownFact, name string) shown {
+	for _, f := range facts {
+		if f.Name == name {
+			return f.Current
+		}
+	}
+	return shown{Empty: true}
 }
 
 // editField returns the input of one value.
@@ -211,6 +240,8 @@ func (p *Pages) editAndApprove(r *http.Request, in room, id string) (answer, err
 		q = nil
 	}
 	page := p.editPage(in, c, action, before, listQueryOf(q))
+	// It goes on being about what was looked at, whatever has changed since.
+	page.Digest, page.Stale, page.Target = seen.Digest, seen.Stale, seen.TargetVersion
 	page.refused(form, err)
 	return page.page(http.StatusUnprocessableEntity), nil
 }
@@ -226,10 +257,11 @@ func (page *editPage) refused(form url.Values, err error) {
 	if page.Error == "" {
 		page.Error = "Nothing is decided yet: correct what is marked."
 	}
-	for _, fields := range [][]field{page.Fields, page.More} {
+	for _, fields := range [][]editedField{page.Fields, page.More} {
 		for i := range fields {
 			f := &fields[i]
 			f.Value, f.Error = form.Get(f.Name), wrong[strings.TrimPrefix(f.Name, valuePrefix)]
+			f.reveal()
 			for j := range f.Options {
 				f.Options[j].Selected = f.Options[j].Value == f.Value
 			}
