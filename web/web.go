@@ -119,7 +119,17 @@ func New(c Config) (*Pages, error) {
 // Handler returns the pages.
 func (p *Pages) Handler() http.Handler {
 	mux := http.NewServeMux()
-	for pattern, h := range map[string]handle{
+	for pattern, h := range p.routes() {
+		mux.Handle(pattern, p.serve(h))
+	}
+	mux.HandleFunc("GET /events", p.events)
+	mux.HandleFunc("GET /static/{version}/{name}", static)
+	return p.guard(mux)
+}
+
+// routes returns the pages by their patterns.
+func (p *Pages) routes() map[string]handle {
+	routes := map[string]handle{
 		"GET /{$}":                             p.home,
 		"GET /login":                           p.loginForm,
 		"POST /login":                          p.login,
@@ -164,39 +174,36 @@ func (p *Pages) Handler() http.Handler {
 		"GET " + apiPath + "/keys/{key}/delete":       p.adminRoom(p.confirmDeleteKey),
 		"POST " + apiPath + "/keys/{key}/delete":      p.adminRoom(p.deleteKey),
 
-		"POST " + apiPath + "/registration":            p.adminRoom(p.registration),
-		"GET " + apiPath + "/clients/new":              p.adminRoom(p.newClient),
-		"POST " + apiPath + "/clients/new":             p.adminRoom(p.createClient),
-		"GET " + apiPath + "/clients/{client}":         p.adminRoom(p.client),
-		"POST " + apiPath + "/clients/{client}":        p.adminRoom(p.updateClient),
-		"POST " + apiPath + "/clients/{client}/rotate": p.adminRoom(p.rotateClient),
-		"GET " + apiPath + "/clients/{client}/delete":  p.adminRoom(p.confirmDeleteClient),
-		"POST " + apiPath + "/clients/{client}/delete": p.adminRoom(p.deleteClient),
-		"POST " + apiPath + "/clients/{client}/revoke": p.adminRoom(p.revokeTokens),
-		"GET " + apiPath + "/grants/{grant}":           p.adminRoom(p.token),
-		"POST " + apiPath + "/grants/{grant}":          p.adminRoom(p.narrowToken),
-		"POST " + apiPath + "/grants/{grant}/revoke":   p.adminRoom(p.revokeToken),
+		"POST " + apiPath + "/registration":             p.adminRoom(p.registration),
+		"GET " + apiPath + "/clients/new":               p.adminRoom(p.newClient),
+		"POST " + apiPath + "/clients/new":              p.adminRoom(p.createClient),
+		"GET " + apiPath + "/clients/{client}":          p.adminRoom(p.client),
+		"POST " + apiPath + "/clients/{client}":         p.adminRoom(p.updateClient),
+		"POST " + apiPath + "/clients/{client}/rotate":  p.adminRoom(p.rotateClient),
+		"GET " + apiPath + "/clients/{client}/delete":   p.adminRoom(p.confirmDeleteClient),
+		"POST " + apiPath + "/clients/{client}/delete":  p.adminRoom(p.deleteClient),
+		"POST " + apiPath + "/clients/{client}/revoke":  p.adminRoom(p.revokeTokens),
+		"GET " + apiPath + "/grants/{grant}":            p.adminRoom(p.token),
+		"POST " + apiPath + "/grants/{grant}":           p.adminRoom(p.narrowToken),
+		"POST " + apiPath + "/grants/{grant}/revoke":    p.adminRoom(p.revokeToken),
+		"GET " + apiPath + "/approvals/{approval}/edit": p.decideAs(p.edit),
+		"POST " + apiPath + "/approvals/batch":          p.room(p.batch),
+
 		"/": missing,
-	} {
-		mux.Handle(pattern, p.serve(h))
 	}
 	for action, h := range map[string]func(*http.Request, room, string) (answer, error){
 		"approve": p.approve, "reject": p.reject, "edit": p.editAndApprove, "extend": p.extend, "assign": p.assign, "retry": p.retry, "dismiss": p.dismiss, "lend": p.lend,
 	} {
-		mux.Handle("POST "+apiPath+"/approvals/{approval}/"+action, p.serve(p.decideAs(h)))
+		routes["POST "+apiPath+"/approvals/{approval}/"+action] = p.decideAs(h)
 	}
-	mux.Handle("GET "+apiPath+"/approvals/{approval}/edit", p.serve(p.decideAs(p.edit)))
-	mux.Handle("POST "+apiPath+"/approvals/batch", p.serve(p.room(p.batch)))
 	for _, owner := range []string{"/keys/{key}", "/clients/{client}"} {
 		base := apiPath + owner + "/webhook"
-		mux.Handle("GET "+base, p.serve(p.adminRoom(p.deliveries)))
-		mux.Handle("POST "+base+"/test", p.serve(p.adminRoom(p.testWebhook)))
-		mux.Handle("POST "+base+"/rotate", p.serve(p.adminRoom(p.rotateWebhook)))
-		mux.Handle("POST "+base+"/{delivery}/resend", p.serve(p.adminRoom(p.resend)))
+		routes["GET "+base] = p.adminRoom(p.deliveries)
+		routes["POST "+base+"/test"] = p.adminRoom(p.testWebhook)
+		routes["POST "+base+"/rotate"] = p.adminRoom(p.rotateWebhook)
+		routes["POST "+base+"/{delivery}/resend"] = p.adminRoom(p.resend)
 	}
-	mux.HandleFunc("GET /events", p.events)
-	mux.HandleFunc("GET /static/{version}/{name}", static)
-	return p.guard(mux)
+	return routes
 }
 
 // guard sets the headers of all answers, and refuses requests under foreign

@@ -655,7 +655,13 @@ func TestHeadersOfEveryPage(t *testing.T) {
 			t.Errorf("%s: Content-Security-Policy: got %q", path, csp)
 		}
 	}
-	for _, path := range []string{"/", "/login", "/nothing", "/connections", "/settings/api", authorize} {
+	paths := []string{"/nothing", authorize}
+	for _, pattern := range web.Patterns() {
+		if path, gets := strings.CutPrefix(pattern, "GET "); gets {
+			paths = append(paths, strings.TrimSuffix(param.ReplaceAllString(path, "x"), "{$}"))
+		}
+	}
+	for _, path := range paths {
 		check(path, s.get(path))
 	}
 	s.login()
@@ -679,6 +685,9 @@ func TestStylesheetIsKeptForGood(t *testing.T) {
 	}
 }
 
+// param is a part of a pattern that stands for any.
+var param = regexp.MustCompile(`\{\w+\}`)
+
 func TestFormsOfOtherSitesAreRefused(t *testing.T) {
 	s := newSite(t)
 	s.login()
@@ -686,7 +695,12 @@ func TestFormsOfOtherSitesAreRefused(t *testing.T) {
 	for _, headers := range [][]string{
 		{"Sec-Fetch-Site", "cross-site"}, {"Sec-Fetch-Site", "same-site"}, {"Origin", "https://evil.example"}, {"Origin", "null"},
 	} {
-		for _, path := range []string{"/login", "/logout", authorize, "/connections/grt_1", "/connections/grt_1/disconnect"} {
+		for _, pattern := range web.Patterns() {
+			path, posts := strings.CutPrefix(pattern, "POST ")
+			if !posts {
+				continue
+			}
+			path = strings.Replace(param.ReplaceAllString(path, "grt_1"), "/oauth/authorize", authorize, 1)
 			a := s.do("POST", path, url.Values{"decision": {"allow"}, "preset": {"act"}}, headers...)
 			if a.StatusCode != 403 || !strings.Contains(a.body, "another site") || a.Header.Get("X-Frame-Options") != "DENY" {
 				t.Errorf("POST %s with %v: got %d %s, want a page with 403", path, headers, a.StatusCode, a.body)

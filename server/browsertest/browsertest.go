@@ -187,6 +187,15 @@ func (b *Browser) Text(selector string) string {
 	return Get(b, chromedp.Text(chromedp.CSS(selector)))
 }
 
+// Console returns what the console has said of faults since the last call.
+func (b *Browser) Console() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	faults := b.faults
+	b.faults = nil
+	return faults
+}
+
 // Behaved is an error if a page has asked for something that does not begin
 // with one of the origins, or if the console tells of a fault. It is about all
 // that was seen since the last call.
