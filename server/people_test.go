@@ -5,9 +5,12 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
 
+	"trustpager/admin"
 	"trustpager/integrations"
 	"trustpager/jobs/jobstest"
 	"trustpager/server"
@@ -85,5 +88,39 @@ func TestFirstPerson(t *testing.T) {
 		b.Do(browsertest.Fill("email", "ada@example.com"), browsertest.Fill("password", "kitchen plumb orbit"))
 		submit("header button.quiet")
 		b.Behaved(s.URL + "/")
+	})
+}
+
+// A server that works tells people by itself of what agents ask, on any node.
+func TestServerTellsPeople(t *testing.T) {
+	storagetest.EachURL(t, func(t *testing.T, db string) {
+		outbox := filepath.Join(t.TempDir(), "outbox")
+		s := servertest.New(t, db, servertest.Options{Work: true, Config: func(c *server.Config) { c.Mail.Outbox = outbox }})
+		addAdmin(t, s)
+		other := servertest.Join(t, s)
+		until := func(what string, done func() bool) {
+			t.Helper()
+			for end := time.Now().Add(20 * time.Second); !done(); runtime.Gosched() {
+				if time.Now().After(end) {
+					t.Fatalf("%s: not within 20 s", what)
+				}
+			}
+		}
+		queued(t, other, s.Agent, "POST", "/v1/contacts", `{"first_name":"Grace"}`)
+		until("the job is expected", func() bool {
+			due, ok, err := s.DB.NextJobDue(t.Context(), admin.NoticeKind)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return ok && due.Sub(s.Clock.Now()) < 2*time.Minute
+		})
+		s.Clock.Advance(2 * time.Minute)
+		if err := s.DB.ResumeJobs(t.Context()); err != nil { // wakes the runner, which cannot know of the clock
+			t.Fatal(err)
+		}
+		until("the message is sent", func() bool {
+			files, _ := filepath.Glob(filepath.Join(outbox, "*.eml"))
+			return len(files) == 1
+		})
 	})
 }
