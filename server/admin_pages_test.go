@@ -15,7 +15,7 @@ import (
 )
 
 // addAdmin makes an owner of the server's workspace who can log in.
-func addAdmin(t *testing.T, s *servertest.Server) access.User {
+func addAdmin(t testing.TB, s *servertest.Server) access.User {
 	t.Helper()
 	hash, err := access.HashPassword(pagesPassword)
 	if err != nil {

@@ -46,6 +46,8 @@ func (s *Server) routes(api, pages http.Handler) http.Handler {
 		}
 		w.Write([]byte("ok\n"))
 	})
+	registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "trustpager_database_statements_total",
+		Help: "Statements that the database was given."}, func() float64 { return float64(s.DB.Statements()) }))
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	programs := m.observe("oauth", s.OAuth.Handler())
 	for _, pattern := range oauth.Patterns() {

@@ -25,6 +25,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"trustpager/access"
@@ -53,6 +54,8 @@ type shared struct {
 
 	now func() time.Time
 
+	statements atomic.Int64
+
 	keys        memory[keyVersions, access.Shown]
 	delegations memory[delegationVersions, access.Delegation]
 
@@ -68,6 +71,31 @@ type queryer interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 }
+
+// A counted queryer counts the statements that it is given.
+type counted struct {
+	queryer
+	n *atomic.Int64
+}
+
+func (c counted) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	c.n.Add(1)
+	return c.queryer.ExecContext(ctx, query, args...)
+}
+
+func (c counted) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	c.n.Add(1)
+	return c.queryer.QueryContext(ctx, query, args...)
+}
+
+func (c counted) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
+	c.n.Add(1)
+	return c.queryer.QueryRowContext(ctx, query, args...)
+}
+
+// Statements returns how many statements have been run since the database was
+// opened, but for those that begin and end transactions.
+func (db *DB) Statements() int64 { return db.statements.Load() }
 
 // An uncancelled queryer goes on when the caller goes away, so that a
 // transaction that has begun is not torn apart half-way.

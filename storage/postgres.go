@@ -39,7 +39,7 @@ func (db *DB) openPostgres(ctx, background context.Context, url string, opts Opt
 	db.pool.SetMaxOpenConns(16)
 	db.pool.SetMaxIdleConns(16)
 	db.pool.SetConnMaxIdleTime(5 * time.Minute)
-	db.q = db.pool
+	db.q = counted{db.pool, &db.statements}
 	if err := migrate(ctx, db.dialect, db.pool, opts, func(int64) error { return nil }); err != nil {
 		return err
 	}
@@ -87,7 +87,7 @@ func (db *DB) postgresTry(ctx context.Context, fn func(*DB) error) error {
 	if err != nil {
 		return &lostTxError{fmt.Errorf("%w: %w", errStale, err)}
 	}
-	tx := &DB{shared: db.shared, q: uncancelled{sqlTx}, tx: &txState{heads: map[string]head{}}}
+	tx := &DB{shared: db.shared, q: uncancelled{counted{sqlTx, &db.statements}}, tx: &txState{heads: map[string]head{}}}
 	err = protect(func() error {
 		if err := fn(tx); err != nil {
 			return err

@@ -78,7 +78,7 @@ func (db *DB) openSQLite(ctx, background context.Context, path string, opts Opti
 	n := max(2, runtime.NumCPU())
 	db.pool.SetMaxOpenConns(n)
 	db.pool.SetMaxIdleConns(n)
-	db.q = &preparedPool{pool: db.pool}
+	db.q = counted{&preparedPool{pool: db.pool}, &db.statements}
 
 	db.done.Go(func() { db.watchOthers(background, version) })
 	return nil
@@ -352,7 +352,7 @@ func (w *writer) next() *member {
 // one runs a member in its savepoint. An error is the member's own unless it
 // is a lostTxError.
 func (w *writer) one(ctx context.Context, m *member) error {
-	tx := &DB{shared: w.db.shared, q: w.q, tx: m.tx}
+	tx := &DB{shared: w.db.shared, q: counted{w.q, &w.db.statements}, tx: m.tx}
 	if m.bare {
 		return protect(func() error { return m.fn(tx) })
 	}
