@@ -1,6 +1,8 @@
 // Package admin is what admins decide about everybody else: workspaces, users,
-// API keys with their webhooks, and the settings of approvals. All of it is
-// audited in the transaction that changes it.
+// API keys and OAuth clients with their webhooks, grants, pauses, and the
+// settings of approvals. It is also how people come in: the set-up, logins and
+// passwords; and what they are told of approvals. What people decide is audited
+// in the transaction that changes it.
 package admin
 
 import (

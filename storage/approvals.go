@@ -212,7 +212,7 @@ func (db *DB) ListApprovals(ctx context.Context, workspace string, q approvals.Q
 	where(` AND credential = `, q.Credential)
 	where(` AND client = `, q.Client)
 	where(` AND user_id <> '' AND user_id = `, q.User)
-	where(` AND assignee = `, q.Assignee)
+	where(` AND assignee <> '' AND assignee = `, q.Assignee)
 	where(` AND resource = `, q.Resource)
 	where(` AND id < `, q.Before)
 	if q.Decided {

@@ -77,6 +77,8 @@ func TestOlderFileIsCopiedBeforeItIsMigrated(t *testing.T) {
 		if column == "base" {
 			must(t, db.Raw(ctx, "DROP INDEX approvals_bodies"))
 			must(t, db.Raw(ctx, "DROP INDEX approvals_user"))
+			must(t, db.Raw(ctx, "DROP INDEX approvals_assignee"))
+			must(t, db.Raw(ctx, "DROP INDEX approvals_all"))
 		}
 		must(t, db.Raw(ctx, "ALTER TABLE approvals DROP COLUMN "+column))
 	}

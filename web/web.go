@@ -1,15 +1,21 @@
-// Package web is the pages that people see: login, consent to OAuth clients,
-// and the apps that a person has connected.
+// Package web is the pages that people see: set-up, login, consent to OAuth
+// clients, the apps that a person has connected, approvals, and their account;
+// and for owners and admins keys, clients, deliveries, the rules of approvals,
+// the pause and billing.
 //
-// Everything is rendered here and works as plain HTML forms. Who is there is
-// known by a session: a random token in a cookie, whose hash names a row with
-// the user's id and the stamp of their password. A session gets a new token at
-// login, ends 14 days later, after a day without use, at logout, and when the
-// password changes. Forms are safe from other sites by the SameSite cookie and
-// by [http.CrossOriginProtection], and no page can be framed.
+// Everything is rendered here and works as plain HTML forms; what JavaScript
+// adds is live numbers and lists, keys and buttons that copy. Most pages are
+// about one workspace, a room: each of their forms names it, and acts there.
 //
-// What clients choose, their names above all, is shown with its hidden
-// characters as code points.
+// Who is there is known by a session: a random token in a cookie, whose hash
+// names a row with the user's id and the stamp of their password. A session
+// gets a new token at login, ends 14 days later, after a day without use, at
+// logout, and when the password changes. Forms are safe from other sites by the
+// SameSite cookie and by [http.CrossOriginProtection], and no page can be
+// framed.
+//
+// What others wrote, their names above all, is shown with its hidden characters
+// as code points.
 package web
 
 import (

@@ -6,5 +6,7 @@ ALTER TABLE approvals ADD COLUMN client TEXT NOT NULL DEFAULT ''; -- of the requ
 ALTER TABLE approvals ADD COLUMN user_id TEXT NOT NULL DEFAULT ''; -- whom the requester acts for
 ALTER TABLE approvals ADD COLUMN owner_decides BOOLEAN NOT NULL DEFAULT FALSE; -- that user may decide it too
 CREATE INDEX approvals_user ON approvals (workspace, user_id, status, id) WHERE user_id <> '';
+CREATE INDEX approvals_all ON approvals (workspace, id);
+CREATE INDEX approvals_assignee ON approvals (workspace, assignee, status, id) WHERE assignee <> '';
 DROP INDEX approvals_bodies;
 CREATE INDEX approvals_bodies ON approvals (decided) WHERE (body <> '' OR base <> '') AND decided > 0;
