@@ -107,9 +107,13 @@ TrustPager demo · {{.Name}} · {{.BaseURL}}
   Full-access key  {{.Keys.FullAccess}}
                    does everything at once, and may decide approvals
   Admin            {{.Admin.Email}} / {{.Admin.Password}}
-                   logs in at {{.BaseURL}}/login and connects MCP clients
+                   logs in at {{.BaseURL}}/login
 
-Paste these into another terminal:
+In a browser: log in as the admin. What agents have asked for waits under
+Approvals; keys, connected apps and the switch that pauses all agents are under
+API and agents; Connect tells how to connect Claude and others.
+
+Or paste these into another terminal:
 
   export AGENT={{.Keys.Agent}}
   export FULL={{.Keys.FullAccess}}

@@ -240,7 +240,7 @@ func (b *Browser) Shot(name string) {
 	if dir == "" {
 		return
 	}
-	png, err := chromedp.Run(b.ctx, chromedp.CaptureScreenshot())
+	png, err := b.picture()
 	if err == nil {
 		err = os.WriteFile(filepath.Join(dir, name+".png"), png, 0o644)
 	}
@@ -248,3 +248,15 @@ func (b *Browser) Shot(name string) {
 		b.tb.Logf("screenshot %s: %v", name, err)
 	}
 }
+
+// Picture returns a picture of what is seen in the window, as PNG.
+func (b *Browser) Picture() []byte {
+	b.tb.Helper()
+	png, err := b.picture()
+	if err != nil {
+		b.tb.Fatalf("browser: %v", err)
+	}
+	return png
+}
+
+func (b *Browser) picture() ([]byte, error) { return chromedp.Run(b.ctx, chromedp.CaptureScreenshot()) }
