@@ -107,11 +107,11 @@ func (p *Pages) pausePage(_ *http.Request, in room) (answer, error) {
 
 // pause stops one credential, or all.
 func (p *Pages) pause(r *http.Request, in room) (answer, error) {
-	return p.paused(r, in, p.Admin.Pause, "Paused: from the next request on it is refused, and what it has asked for cannot be approved meanwhile.")
+	return p.paused(r, in, p.Admin.Pause, "Paused, from the next request on. What was asked for waits, and cannot be approved meanwhile.")
 }
 
 func (p *Pages) resume(r *http.Request, in room) (answer, error) {
-	return p.paused(r, in, p.Admin.Resume, "Resumed: it is served again from its next request on.")
+	return p.paused(r, in, p.Admin.Resume, "Resumed, from the next request on.")
 }
 
 func (p *Pages) paused(r *http.Request, in room, do func(context.Context, access.Grant, string) error, says string) (answer, error) {

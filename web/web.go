@@ -285,7 +285,7 @@ func (p *Pages) serve(h handle) http.Handler {
 			err = p.saveSession(w, r.Context())
 		}
 		if err != nil {
-			a = failure(r, err)
+			a = p.refuse(r, me, err)
 		}
 		p.write(w, r, me, a)
 	})
@@ -402,6 +402,19 @@ func failure(r *http.Request, err error) answer {
 		f.Fix = "Try again. If it stays, tell the operator of this server."
 	}
 	return answer{page: "error.html", title: f.Title, status: e.Status(), data: f, retry: e.RetryAfter}
+}
+
+// refuse is the page that tells me of err, within the frame if that can be made.
+func (p *Pages) refuse(r *http.Request, me *admin.Person, err error) answer {
+	a := failure(r, err)
+	if a.status >= http.StatusInternalServerError {
+		return a
+	}
+	framed, ferr := p.framed(func(*http.Request, *admin.Person) (answer, error) { return a, nil })(r, me)
+	if ferr != nil {
+		return a
+	}
+	return framed
 }
 
 func missing(*http.Request, *admin.Person) (answer, error) {
