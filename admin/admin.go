@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net/mail"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -292,12 +293,15 @@ func checkWorkspace(c *catalog.Catalog, w access.Workspace) error {
 		}
 	}
 	for i, h := range w.Settings.ClientHosts {
-		if u, err := url.Parse("https://" + h + "/"); err != nil || u.Hostname() != h || u.Port() != "" || h == "" || h != strings.ToLower(h) {
+		if u, err := url.Parse("https://" + h + "/"); err != nil || u.Hostname() != h || u.Port() != "" || !hostName.MatchString(h) {
 			bad(fmt.Sprintf("client_hosts.%d", i), "a host name in lower case, as in claude.ai", fmt.Sprintf("%.100q", h))
 		}
 	}
 	return refuseFields("the workspace", fields)
 }
+
+// hostName is a name as DNS has it, in lower case.
+var hostName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$`)
 
 // refuseFields says what is wrong with a thing, nil if nothing is.
 func refuseFields(what string, fields []problem.Field) error {

@@ -72,6 +72,12 @@ func noSetUp() error {
 		WithFix("If nobody can log in yet, restart the server: it prints a new link. Otherwise the operator adds people: trustpager user add.")
 }
 
+// Unclaimed reports whether nobody can log in, as the set-up has not been done.
+func (d *Desk) Unclaimed(ctx context.Context) (bool, error) {
+	can, err := d.Store.CanLogIn(ctx)
+	return !can, err
+}
+
 // SetUpWith returns the workspace that the holder of the token would come to
 // own, the zero one if it is still to be made. It fails with [problem.NotFound]
 // unless the token holds.

@@ -126,25 +126,31 @@ func (gate *Gate) Card(ctx context.Context, g access.Grant, id string) (Card, er
 	}
 	c.facts(gate.Catalog, action, a, effective, preview)
 	c.warnings(a, effective)
-	return c, gate.titles(ctx, g, &c)
+	return c, gate.titles(ctx, g, []*Card{&c})
 }
 
-// Brief returns of the card what the approval itself tells: what was asked, over
-// what there was then, and the warnings about characters. It makes no query, so
-// it does not tell what an action does beyond its input.
-func (gate *Gate) Brief(a Approval) Card {
-	c := Card{View: gate.View(a)}
-	action, err := gate.action(a)
-	if err != nil {
-		return c
+// Briefs returns of the cards what the approvals themselves tell: what was asked,
+// over what there was then, the warnings about characters, and what the ids in
+// them name. How many queries it makes does not depend on how many approvals
+// there are, so it does not tell what an action does beyond its input.
+func (gate *Gate) Briefs(ctx context.Context, g access.Grant, list []Approval) ([]Card, error) {
+	cards := make([]Card, len(list))
+	all := make([]*Card, len(list))
+	for i, a := range list {
+		c := &cards[i]
+		c.View, all[i] = gate.View(a), c
+		action, err := gate.action(a)
+		if err != nil {
+			continue
+		}
+		effective := a.Input
+		if a.Edited != nil {
+			effective = a.Edited
+		}
+		c.facts(gate.Catalog, action, a, effective, catalog.Preview{Before: a.Base})
+		c.warnings(a, effective)
 	}
-	effective := a.Input
-	if a.Edited != nil {
-		effective = a.Edited
-	}
-	c.facts(gate.Catalog, action, a, effective, catalog.Preview{Before: a.Base})
-	c.warnings(a, effective)
-	return c
+	return cards, gate.titles(ctx, g, all)
 }
 
 // look tries what approving would check, and says what it finds. It returns
@@ -387,20 +393,23 @@ func texts(v any) string {
 }
 
 // titles finds what the ids in the facts name, of what g may read.
-func (gate *Gate) titles(ctx context.Context, g access.Grant, c *Card) error {
+func (gate *Gate) titles(ctx context.Context, g access.Grant, cards []*Card) error {
 	wanted := map[string][]string{} // ids by resource
-	for _, f := range c.Facts {
-		if f.Ref == "" || g.Decide(f.Ref, access.Read) == access.Deny {
-			continue
-		}
-		for _, v := range []json.RawMessage{f.Base, f.Current, f.Proposed} {
-			var id string
-			if json.Unmarshal(v, &id) == nil && !slices.Contains(wanted[f.Ref], id) {
-				wanted[f.Ref] = append(wanted[f.Ref], id)
+	titles := map[string]string{}
+	for _, c := range cards {
+		c.Titles = titles
+		for _, f := range c.Facts {
+			if f.Ref == "" || g.Decide(f.Ref, access.Read) == access.Deny {
+				continue
+			}
+			for _, v := range []json.RawMessage{f.Base, f.Current, f.Proposed} {
+				var id string
+				if json.Unmarshal(v, &id) == nil && !slices.Contains(wanted[f.Ref], id) {
+					wanted[f.Ref] = append(wanted[f.Ref], id)
+				}
 			}
 		}
 	}
-	c.Titles = map[string]string{}
 	for resource, ids := range wanted {
 		r, ok := gate.Catalog.Resource(resource)
 		if !ok {
@@ -413,20 +422,17 @@ func (gate *Gate) titles(ctx context.Context, g access.Grant, c *Card) error {
 			}
 			for _, u := range users {
 				if slices.Contains(ids, u.ID) {
-					c.Titles[u.ID] = u.Name
+					titles[u.ID] = u.Name
 				}
 			}
 			continue
 		}
-		for _, id := range ids {
-			rec, err := gate.Store.Record(ctx, g.Workspace.ID, resource, id, false)
-			if problem.Is(err, problem.NotFound) {
-				continue
-			}
-			if err != nil {
-				return err
-			}
-			c.Titles[id] = r.TitleOf(rec.Body)
+		records, err := gate.Store.Records(ctx, g.Workspace.ID, resource, ids)
+		if err != nil {
+			return err
+		}
+		for _, rec := range records {
+			titles[rec.ID] = r.TitleOf(rec.Body)
 		}
 	}
 	return nil

@@ -443,3 +443,20 @@ func TestCardOfWhatMayNotBeRead(t *testing.T) {
 		}
 	})
 }
+
+// The card of what was approved on a changed target tells what was there then.
+func TestCardOfADecisionAboutAChangedTarget(t *testing.T) {
+	eachWorld(t, func(w *world) {
+		ada := w.contact("Ada")
+		a := w.ask(w.key("contacts:write-approval"), "update_contact", ada, `{"city":"York"}`)
+		w.run(w.op, "update_contact", ada, `{"city":"Hull"}`)
+		c := w.card(a.ID)
+		_, err := w.gate.Approve(t.Context(), w.admin(), a.ID, approvals.Seen{Digest: a.Digest, Stale: approvals.Rebase, TargetVersion: c.TargetVersion})
+		w.must(err)
+		for _, f := range w.card(a.ID).Facts {
+			if f.Name == "city" && (string(f.Current) != `"Hull"` || string(f.Proposed) != `"York"`) {
+				t.Errorf("got %s to %s, want Hull to York", f.Current, f.Proposed)
+			}
+		}
+	})
+}

@@ -73,6 +73,13 @@ func (gate *Gate) Approve(ctx context.Context, g access.Grant, id string, seen S
 		if !bytes.Equal(call.Input.Canonical, a.Input) {
 			d.Edited = call.Input.Canonical
 		}
+		if version != a.TargetVer {
+			rec, err := tx.Record(ctx, g.Workspace.ID, a.Resource, a.TargetID, false)
+			if err != nil {
+				return err
+			}
+			d.Base = rec.Body
+		}
 		standing, err := gate.standing(ctx, tx, g.Workspace, a)
 		if err != nil {
 			return err
@@ -546,7 +553,7 @@ func sees(g access.Grant, a Approval) bool {
 
 func notFound(id string) error {
 	return problem.Errorf(problem.NotFound, "there is no approval %q", id).
-		WithFix("Use the id of an approval that this credential has asked for.")
+		WithFix("List the approvals to find the right id. Credentials that are no admin's see only what they have asked for.")
 }
 
 // decidable returns the approval if g may decide it.
@@ -820,7 +827,7 @@ func blocked(a Approval, err error) error {
 	c := problem.Errorf(problem.Conflict, "approval %s cannot run any more: %s", a.ID, e.Message).
 		WithFix("Nothing was decided. Reject it with a reason, so that the agent asks again for what still applies.")
 	if e.Kind == problem.VersionMismatch {
-		c.Message = fmt.Sprintf("approval %s cannot run any more: %s was changed since it was asked for", a.ID, a.TargetID)
+		c.Message = fmt.Sprintf("approval %s cannot run as it is: %s was changed since it was asked for", a.ID, a.TargetID)
 	}
 	c.Hint, c.Fields = e.Fix, e.Fields
 	return c

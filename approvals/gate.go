@@ -60,6 +60,9 @@ type Store interface {
 	// exceed most. Concurrent calls for one credential take their turns.
 	CreateApproval(ctx context.Context, a Approval, since time.Time, most int) (Approval, bool, error)
 
+	// Records returns those of the records that there are.
+	Records(ctx context.Context, workspace, resource string, ids []string) ([]catalog.Record, error)
+
 	// SupersededBy returns the pending approvals by which the credential of a
 	// asked for the same earlier.
 	SupersededBy(ctx context.Context, a Approval) ([]string, error)
@@ -155,7 +158,8 @@ type Decision struct {
 	Edited json.RawMessage
 	At     time.Time
 
-	TargetVer int64 // the target's version that was decided about; 0 leaves that of the request
+	TargetVer int64           // the target's version that was decided about; 0 leaves that of the request
+	Base      json.RawMessage // the target as it was decided about; nil leaves what it was when it was asked
 }
 
 // Voted is what the votes of an approval are for.

@@ -243,7 +243,11 @@ func (m *Mailer) build(j jobs.Job, msg Message) (*gomail.Msg, error) {
 	if err != nil || to.Address != msg.To || strings.ContainsFunc(msg.To, unseen.Hidden) {
 		return nil, fmt.Errorf("%.100q is not an e-mail address", msg.To)
 	}
-	built := gomail.NewMsg()
+	var options []gomail.MsgOption
+	if m.server == nil {
+		options = append(options, gomail.WithEncoding(gomail.NoEncoding)) // people read the file, and copy the links in it
+	}
+	built := gomail.NewMsg(options...)
 	built.FromMailAddress(&m.from)
 	built.ToMailAddress(&mail.Address{Name: header(msg.Name), Address: to.Address})
 	built.Subject(header(msg.Subject))

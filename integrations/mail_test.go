@@ -230,7 +230,11 @@ func body(t *testing.T, raw string) (mail.Header, string) {
 	if err != nil {
 		t.Fatalf("%v in %q", err, raw)
 	}
-	text, err := io.ReadAll(quotedprintable.NewReader(m.Body))
+	content := m.Body
+	if m.Header.Get("Content-Transfer-Encoding") != "8bit" { // as in the outbox
+		content = quotedprintable.NewReader(m.Body)
+	}
+	text, err := io.ReadAll(content)
 	if err != nil {
 		t.Fatal(err)
 	}

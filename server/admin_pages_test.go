@@ -126,11 +126,19 @@ func TestAdminApprovals(t *testing.T) {
 		rejected := ask("DELETE", "/v1/contacts/"+ada, "")
 		b.Do(browsertest.Open(s.URL+"/settings/api?tab=approvals&approval="+rejected), browsertest.See("#rejecting"), browsertest.Press("#rejecting summary"), browsertest.See("#reason"))
 		b.Look("approvals-reject")
-		b.Do(browsertest.Press("#rejecting button"), browsertest.See(".notice.bad"))
-		if got := b.Text(".notice.bad"); !strings.Contains(got, "reason") {
+		b.Follow("#rejecting button")
+		if got := b.Text("#rejecting[open] .error"); !strings.Contains(got, "choose or type a reason") {
 			t.Errorf("without a reason: got %q", got)
 		}
-		b.Do(browsertest.Press("#rejecting summary"), browsertest.Fill("reason", "She is a customer."), browsertest.Press("#rejecting button"), browsertest.See(".notice.good"))
+		b.Look("approvals-reject-empty")
+		// By the keys alone: the panel opens with the focus in it.
+		b.Do(browsertest.Open(s.URL+"/settings/api?tab=approvals&approval="+rejected), browsertest.See("#rejecting"), chromedp.KeyEvent("r"))
+		if got := browsertest.Get(b, chromedp.Evaluate[string](`document.activeElement.id`)); got != "reason" {
+			t.Errorf("after the key r the focus is in %q, want the reason", got)
+		}
+		// The driver sends the character apart from the key, so that it comes although the key was taken.
+		b.Do(chromedp.SetValue(chromedp.CSS("#reason"), "She is a customer."))
+		b.Follow("#rejecting button")
 		if got := s.Do("GET", "/v1/approvals/"+rejected, s.Agent, ""); got.Text("data.decision_reason") != "She is a customer." {
 			t.Errorf("rejected: got %s", got.Body)
 		}
@@ -152,7 +160,14 @@ func TestAdminApprovals(t *testing.T) {
 			t.Errorf("only what is untouched: got %s", got.Body)
 		}
 
-		first, second := ask("POST", "/v1/tasks", `{"title":"Call Ada"}`), ask("POST", "/v1/tasks", `{"title":"Write to Ada"}`)
+		// A list that is not empty follows too.
+		first := ask("POST", "/v1/tasks", `{"title":"Call Ada"}`)
+		b.Do(browsertest.Open(s.URL+"/settings/api?tab=approvals"), browsertest.See(`input[name=id][value="`+first+`"]`))
+		second := ask("POST", "/v1/tasks", `{"title":"Write to Ada"}`)
+		b.Do(browsertest.See(`input[name=id][value="` + second + `"]`))
+		if got := b.Text(".tabs .badge"); !strings.HasPrefix(got, "2") {
+			t.Errorf("the tab's badge: got %q, want 2", got)
+		}
 		b.Do(browsertest.Open(s.URL+"/settings/api?tab=approvals"), browsertest.Press(`input[name=id][value="`+first+`"]`), browsertest.Press(`input[name=id][value="`+second+`"]`),
 			browsertest.Press(".batchbar button"), browsertest.See("button[value=approve]"))
 		b.Look("approvals-batch")

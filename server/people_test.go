@@ -20,7 +20,7 @@ import (
 )
 
 // sendMail does the jobs that send messages, and returns what they have written
-// to the outbox, decoded as far as the links in it need.
+// to the outbox.
 func sendMail(t *testing.T, s *servertest.Server, outbox string) []string {
 	t.Helper()
 	var all []string
@@ -32,7 +32,7 @@ func sendMail(t *testing.T, s *servertest.Server, outbox string) []string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		all = append(all, strings.NewReplacer("=\r\n", "", "=3D", "=", "\r\n", "\n").Replace(string(raw)))
+		all = append(all, strings.ReplaceAll(string(raw), "\r\n", "\n"))
 	}
 	return all
 }
@@ -53,6 +53,10 @@ func TestFirstPerson(t *testing.T) {
 			b.Do(browsertest.Press("main button.primary"), browsertest.See(then))
 		}
 
+		b.Do(browsertest.Open(s.URL+"/"), browsertest.See("main .notice.wait"))
+		if got := b.Text("main"); !strings.Contains(got, "Nobody can log in yet") {
+			t.Errorf("the login before the set-up: got %q", got)
+		}
 		b.Do(browsertest.Open(s.URL+"/setup?token="+url.QueryEscape(token)), browsertest.See("input[name=workspace]"))
 		b.Look("setup")
 		b.Do(browsertest.Fill("name", "Ada Lovelace"), browsertest.Fill("email", "ada@example.com"), browsertest.Fill("password", "ada@example.com"))

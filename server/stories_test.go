@@ -391,6 +391,12 @@ func TestFreePlanOnPages(t *testing.T) {
 		if want := "trustpager workspace plan " + w.ID + " pro"; strings.Join(command, " ") != want {
 			t.Errorf("the command: got %q, want %q", command, want)
 		}
+		addPerson(t, s, "priya@example.com", "Priya Nair")
+		member := browsertest.New(t)
+		logIn(member, s, "priya@example.com", "/")
+		if got := member.Text("main"); !strings.Contains(got, "Ask an admin of the workspace") || strings.Contains(got, "See the plans") {
+			t.Errorf("a member on the Free plan: got %q", got)
+		}
 		w.Plan = access.Pro
 		if err := s.Desk.UpdateWorkspace(t.Context(), admin.OperatorGrant(w), w); err != nil {
 			t.Fatal(err)

@@ -247,10 +247,11 @@ func (db *DB) ListApprovals(ctx context.Context, workspace string, q approvals.Q
 func (db *DB) DecideApproval(ctx context.Context, workspace, id string, d approvals.Decision) (a approvals.Approval, err error) {
 	err = db.step(ctx, func(tx *DB) error {
 		a, err = scanApproval(tx.q.QueryRowContext(ctx, `UPDATE approvals SET status = $3, edited = $4, decision = $5, decided = $6,
-				target_ver = CASE WHEN CAST($7 AS BIGINT) = 0 THEN target_ver ELSE CAST($7 AS BIGINT) END
+				target_ver = CASE WHEN CAST($7 AS BIGINT) = 0 THEN target_ver ELSE CAST($7 AS BIGINT) END,
+				base = CASE WHEN $8 = '' THEN base ELSE $8 END
 			WHERE workspace = $1 AND id = $2 AND status = 'pending'
 			RETURNING `+approvalColumns,
-			workspace, id, string(d.Status), string(d.Edited), encode(verdict{d.By, d.Reason}), ms(d.At), d.TargetVer))
+			workspace, id, string(d.Status), string(d.Edited), encode(verdict{d.By, d.Reason}), ms(d.At), d.TargetVer, string(d.Base)))
 		return tx.moved(ctx, workspace, id, err)
 	})
 	return a, err

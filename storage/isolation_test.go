@@ -302,6 +302,10 @@ var crossings = map[string]crossing{
 		got, err := db.SumByField(ctx, other, "deals", "contact_id", w.contact.ID, "stage", "value")
 		return seen(err, got)
 	},
+	"Records": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.Records(ctx, other, "contacts", []string{w.contact.ID})
+		return seen(err, got)
+	},
 	"ReturnLoan": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
 		return seen(db.ReturnLoan(ctx, other, w.loan.ID), "a change")
 	},

@@ -31,6 +31,33 @@ func (db *DB) Record(ctx context.Context, workspace, resource, id string, forUpd
 	return rec, err
 }
 
+// Records returns those of the records that there are.
+func (db *DB) Records(ctx context.Context, workspace, resource string, ids []string) ([]catalog.Record, error) {
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	args := []any{workspace, resource}
+	for _, id := range ids {
+		args = append(args, id)
+	}
+	rows, err := db.q.QueryContext(ctx, `SELECT `+recordColumns+` FROM records r WHERE r.workspace = $1 AND r.resource = $2
+		AND r.id IN (`+parameters(3, len(ids))+`)`, args...)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", resource, err)
+	}
+	defer rows.Close()
+	var found []catalog.Record
+	for rows.Next() {
+		rec, err := scanRecord(rows)
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", resource, err)
+		}
+		rec.Resource = resource
+		found = append(found, rec)
+	}
+	return found, rows.Err()
+}
+
 type scanner interface{ Scan(...any) error }
 
 func scanRecord(row scanner, more ...any) (catalog.Record, error) {

@@ -17,12 +17,14 @@ import (
 type tab struct {
 	Path, Title string
 	Here        bool
-	Badge       int
+	Badge       int    // how many wait; 0 shows none
+	Live        string // what the badge follows, "" if there is none
 }
 
 // apiTabs are the tabs that the person has.
 func apiTabs(in room, here string, waiting int) []tab {
-	tabs := []tab{{keysPath, "API keys", here == keysPath, 0}, {clientsPath, "OAuth clients", here == clientsPath, 0}, {approvalsPath, "Approvals", here == approvalsPath, waiting}}
+	tabs := []tab{{Path: keysPath, Title: "API keys", Here: here == keysPath}, {Path: clientsPath, Title: "OAuth clients", Here: here == clientsPath},
+		{approvalsPath, "Approvals", here == approvalsPath, waiting, "waiting"}}
 	if !in.grant.IsAdmin() {
 		return tabs[2:]
 	}

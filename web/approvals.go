@@ -113,6 +113,7 @@ func (p *Pages) approvals(r *http.Request, in room) (answer, error) {
 			return answer{}, err
 		}
 		page.Card = p.card(in, c, l, users)
+		page.Card.Rejecting = r.URL.Query().Has(rejectingField)
 		if page.Card.Lent, err = p.lent(r.Context(), in, c.RequestedBy.ID); err != nil {
 			return answer{}, err
 		}
@@ -340,13 +341,22 @@ func (p *Pages) tellDecided(ctx context.Context, a approvals.Approval) {
 }
 
 func (p *Pages) reject(r *http.Request, in room, id string) (answer, error) {
-	a, err := p.Gate.Reject(r.Context(), in.grant, id, reasonOf(r.PostForm))
+	reason := reasonOf(r.PostForm)
+	if reason == "" {
+		a := backTo(r, id)
+		a.location += "&" + rejectingField + "=yes"
+		return a, nil
+	}
+	a, err := p.Gate.Reject(r.Context(), in.grant, id, reason)
 	if err != nil {
 		return p.undecided(r, id, err)
 	}
 	p.tell(r.Context(), p.rejected(r.Context(), in, a))
 	return backTo(r, id), nil
 }
+
+// rejectingField, in the query, opens the form to reject, which lacked a reason.
+const rejectingField = "rejecting"
 
 // reasonOf reads the reason: what was typed, after the quick reason if both
 // were given.
@@ -462,27 +472,45 @@ func (p *Pages) batch(r *http.Request, in room) (answer, error) {
 		}
 		items = append(items, item)
 	}
+	asked, err := p.asked(r.Context(), in, ids)
+	if err != nil {
+		return answer{}, err
+	}
 	results, err := p.Gate.Batch(r.Context(), in.grant, items, decision == "reject", reason)
 	if err != nil {
 		return answer{}, err
 	}
 	page.Decided = true
 	for _, res := range results {
-		row := batchRow{inboxRow: inboxRow{ID: res.ID, Path: listQuery{}.path(res.ID)}}
+		row := batchRow{inboxRow: inboxRow{ID: res.ID}}
 		if res.Err != nil {
-			row.Outcome, row.Error = status{"not decided", "bad"}, sentence(problem.Report(r.Context(), res.Err).Message)
+			if a, ok := asked[res.ID]; ok {
+				row.inboxRow = p.inboxRow(in, a)
+			}
+			why := strings.TrimPrefix(problem.Report(r.Context(), res.Err).Message, "approval "+res.ID+" ")
+			row.Outcome, row.Error = status{"not decided", "bad"}, sentence("It "+why)+" Its card tells what can be done."
 		} else {
-			path := row.Path
 			row.inboxRow = p.inboxRow(in, res.Approval)
-			row.Path, row.Outcome = path, row.Badge
+			row.Outcome = row.Badge
 			page.Done++
 			if res.Approval.Error != nil {
 				row.Error = sentence(res.Approval.Error.Message)
 			}
 		}
+		row.Path = listQuery{}.path(res.ID)
 		page.Rows = append(page.Rows, row)
 	}
 	return answer{page: "batch.html", title: "Decided together", data: page}, nil
+}
+
+// asked returns the approvals by their ids.
+func (p *Pages) asked(ctx context.Context, in room, ids []string) (map[string]approvals.Approval, error) {
+	list, err := p.Gate.List(ctx, in.grant, approvals.Query{IDs: ids, Limit: len(ids)})
+	asked := map[string]approvals.Approval{}
+	for _, a := range list {
+		asked[a.ID] = a
+	}
+	return asked, err
 }
 
 // beforeBatch looks at what a batch would decide.
@@ -491,8 +519,12 @@ func (p *Pages) beforeBatch(ctx context.Context, in room, page *batchPage, ids [
 	if err != nil {
 		return err
 	}
-	for _, a := range list {
-		shown := p.card(in, p.Gate.Brief(a), listQuery{}, nil)
+	briefs, err := p.Gate.Briefs(ctx, in.grant, list)
+	if err != nil {
+		return err
+	}
+	for i, a := range list {
+		shown := p.card(in, briefs[i], listQuery{}, nil)
 		row := batchRow{inboxRow: p.inboxRow(in, a), Digest: a.Digest, Changes: shown.Changes}
 		row.Path = listQuery{}.path(a.ID)
 		for _, check := range shown.Checks { // of a brief, they are all warnings

@@ -42,6 +42,9 @@ type card struct {
 	TargetVersion   int64
 	Digest          string
 	Voters          []string
+	Noted           bool // one of them is the reader, and nobody has changed it since
+	Edits           bool // there is something to edit
+	Rejecting       bool // the form to reject lacked a reason
 	Needed          int
 	Assignee        []option
 	Extensions      []option
@@ -82,7 +85,7 @@ func (p *Pages) card(in room, c approvals.Card, l listQuery, deciders []access.U
 		Checks: c.Checks, Says: c.View.Reason, Raw: c.Raw, Pending: c.Status == approvals.Pending, Failed: c.Execution == approvals.Failed,
 		MayDecide: c.MayDecide, WhyNot: c.WhyNot, Blocked: c.Blocked(), Stale: c.Stale, Untouched: c.Untouched, TargetVersion: c.TargetVersion, Digest: c.Digest,
 		Needed: c.Needed, List: strings.TrimPrefix(l.path(""), apiPath), Reasons: quickReasons(),
-		Decided: momentOf(c.DecidedAt, now, zone), Reason: c.DecisionReason, Edited: c.Edited != nil, Message: c.Message}
+		Decided: momentOf(c.DecidedAt, now, zone), Reason: c.DecisionReason, Edited: c.Edited != nil, Message: c.Message, Edits: p.edits(c.Action)}
 	if v.Object == "" {
 		v.Object = c.TargetID
 	}
@@ -94,6 +97,7 @@ func (p *Pages) card(in room, c approvals.Card, l listQuery, deciders []access.U
 	v.Rebases = c.Stale && onlyStale(c.Checks)
 	for _, w := range c.ApprovedBy {
 		v.Voters = append(v.Voters, w.Name)
+		v.Noted = v.Noted || w.ID == in.me.User.ID
 	}
 	if c.DecidedBy != nil {
 		v.DecidedBy = c.DecidedBy.Name

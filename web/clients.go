@@ -189,7 +189,7 @@ func (f clientForm) refused(p *Pages, in room, form url.Values, err error) clien
 	}
 	f.Choice = p.ceilingChoice(in, p.keyBounds(in).scopes(form), form.Get(presetField) == customPreset)
 	f.Limits = limitFields(form.Get(perMinuteField), form.Get(perDayField), wrong)
-	f.Hook.Value, f.Hook.Error = form.Get("webhook_url"), wrong["webhook_url"]
+	f.Hook.Value, f.Hook.Error = form.Get("webhook_url"), hookFault(err, wrong)
 	for i := range f.Events {
 		f.Events[i].Checked = f.Events[i].Disabled || slices.Contains(form["webhook_events"], f.Events[i].Value)
 	}

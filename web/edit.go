@@ -26,6 +26,7 @@ type editPage struct {
 	Error  string
 	Fields []editedField // those that the agent gave
 	More   []editedField // those that it left out
+	Open   bool          // what the agent left out, as something is wrong there
 	Says   string
 	Stale  approvals.Stale
 	Target int64 // the target's version as it is shown
@@ -41,9 +42,19 @@ type editedField struct {
 // valuePrefix begins the names of the form's values.
 const valuePrefix = "v."
 
-// editable returns the approval's card and action, with the values that would
+// editable reports whether people change the field: not which version the agent
+// has seen, nor what it says of itself.
+func editable(f catalog.Field) bool { return f.Name != "if_version" && f.Name != "reason" }
+
+// edits reports whether there is something to edit in requests for the action.
+func (p *Pages) edits(action string) bool {
+	a, ok := p.Catalog.Find(action)
+	return ok && slices.ContainsFunc(a.Fields(), editable)
+}
+
+// toEdit returns the approval's card and action, with the values that would
 // run.
-func (p *Pages) editable(r *http.Request, in room, id string) (approvals.Card, *catalog.Action, map[string]json.RawMessage, error) {
+func (p *Pages) toEdit(r *http.Request, in room, id string) (approvals.Card, *catalog.Action, map[string]json.RawMessage, error) {
 	c, err := p.Gate.Card(r.Context(), in.grant, id)
 	if err != nil {
 		return c, nil, nil, err
@@ -62,7 +73,7 @@ func (p *Pages) editable(r *http.Request, in room, id string) (approvals.Card, *
 }
 
 func (p *Pages) edit(r *http.Request, in room, id string) (answer, error) {
-	c, action, values, err := p.editable(r, in, id)
+	c, action, values, err := p.toEdit(r, in, id)
 	if err != nil {
 		return answer{}, err
 	}
@@ -81,7 +92,7 @@ func (p *Pages) editPage(in room, c approvals.Card, action *catalog.Action, valu
 	}
 	facts := slices.Concat(shown.Changes, shown.Others)
 	for _, f := range action.Fields() {
-		if f.Name == "if_version" {
+		if !editable(f) {
 			continue
 		}
 		raw, given := values[f.Name]
@@ -211,7 +222,7 @@ func valueOf(f catalog.Field, text string) (json.RawMessage, error) {
 }
 
 func (p *Pages) editAndApprove(r *http.Request, in room, id string) (answer, error) {
-	c, action, before, err := p.editable(r, in, id)
+	c, action, before, err := p.toEdit(r, in, id)
 	if err != nil {
 		return answer{}, err
 	}
@@ -256,6 +267,9 @@ func (page *editPage) refused(form url.Values, err error) {
 	page.Error = other
 	if page.Error == "" {
 		page.Error = "Nothing is decided yet: correct what is marked."
+	}
+	for i := range page.More {
+		page.Open = page.Open || wrong[strings.TrimPrefix(page.More[i].Name, valuePrefix)] != ""
 	}
 	for _, fields := range [][]editedField{page.Fields, page.More} {
 		for i := range fields {

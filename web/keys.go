@@ -393,6 +393,15 @@ func location(zone string) *time.Location {
 	return at
 }
 
+// hookFault says what is wrong with the webhook's URL: the cause, where it is the
+// only fault.
+func hookFault(err error, wrong map[string]string) string {
+	if e := problem.Of(err); wrong["webhook_url"] != "" && len(e.Fields) == 1 {
+		return sentence(e.Message) + " " + e.Fix
+	}
+	return wrong["webhook_url"]
+}
+
 // refused shows the form again with what was sent and what is wrong with it.
 func (f keyForm) refused(r *http.Request, p *Pages, in room, err error) answer {
 	wrong, other := faults(err, "name", perMinuteField, perDayField, "webhook_url", "expires_at", "expiry")
@@ -405,7 +414,7 @@ func (f keyForm) refused(r *http.Request, p *Pages, in room, err error) answer {
 	f.Decide.Checked = form.Get("may_decide") == "yes"
 	f.Choice = p.ceilingChoice(in, p.keyBounds(in).scopes(form), form.Get(presetField) == customPreset)
 	f.Limits = limitFields(form.Get(perMinuteField), form.Get(perDayField), wrong)
-	f.Hook.Value, f.Hook.Error = form.Get("webhook_url"), wrong["webhook_url"]
+	f.Hook.Value, f.Hook.Error = form.Get("webhook_url"), hookFault(err, wrong)
 	for i := range f.Events {
 		f.Events[i].Checked = f.Events[i].Disabled || slices.Contains(form["webhook_events"], f.Events[i].Value)
 	}
@@ -434,6 +443,7 @@ type reveal struct {
 	Title, Back string
 	Lead        string
 	Secrets     []shownSecret
+	Claude      string // the command that connects Claude Code with it
 	Curl        string // a command that uses the first secret, "" if there is none
 	MCP         string // the MCP URL, where it belongs to the secret
 	Client      string // the client's id, where it belongs to the secret
@@ -448,6 +458,7 @@ func (p *Pages) revealKey(made admin.MadeKey, title string) answer {
 	page := reveal{Title: title, Back: apiPath + "/keys/" + made.Key.ID}
 	if s := string(made.Secret); s != "" {
 		page.Secrets = append(page.Secrets, shownSecret{"secret", "API key", keepIt, s})
+		page.Claude = "claude mcp add --transport http trustpager " + p.BaseURL + "/mcp --header \"Authorization: Bearer " + s + "\""
 		page.Curl = "curl -s " + p.BaseURL + "/v1/me -H \"Authorization: Bearer " + s + "\""
 	}
 	if s := made.WebhookSecret.Text(); s != "" {

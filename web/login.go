@@ -16,6 +16,7 @@ type loginForm struct {
 	Email, Password field
 	Next            string // where the browser goes afterwards
 	Error           string
+	Unclaimed       bool // nobody can log in yet
 	Connecting      bool // the browser comes from an app that wants to connect
 }
 
@@ -43,7 +44,10 @@ func (p *Pages) loginForm(r *http.Request, me *admin.Person) (answer, error) {
 	if me != nil {
 		return redirect(next), nil
 	}
-	return newLoginForm("", next).page(http.StatusOK), nil
+	f := newLoginForm("", next)
+	var err error
+	f.Unclaimed, err = p.Desk.Unclaimed(r.Context())
+	return f.page(http.StatusOK), err
 }
 
 func (p *Pages) login(r *http.Request, _ *admin.Person) (answer, error) {

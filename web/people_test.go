@@ -25,6 +25,8 @@ func wrongField(path, expected string) error {
 	return &problem.Error{Kind: problem.Validation, Message: "that will not do", Fields: []problem.Field{{Path: path, Expected: expected}}}
 }
 
+func (s *site) Unclaimed(context.Context) (bool, error) { return len(s.people) == 0, nil }
+
 func (s *site) SetUpWith(_ context.Context, token string) (access.Workspace, error) {
 	if token != good {
 		return access.Workspace{}, deadLink()

@@ -9,12 +9,14 @@ import (
 	"time"
 
 	"trustpager/access"
+	"trustpager/approvals"
 	"trustpager/catalog"
 )
 
 // A rulesPage is the workspace's rules about approvals.
 type rulesPage struct {
 	Error   string
+	Alone   string // why two people cannot decide, "" if they can
 	Life    field
 	People  tick
 	Eyes    tick
@@ -91,7 +93,15 @@ func addMark(groups *[]markGroup, r *catalog.Resource, row markRow) {
 }
 
 func (p *Pages) rules(r *http.Request, in room) (answer, error) {
-	return answer{page: "rules.html", title: "Approval rules", data: p.rulesPage(in.membership.Workspace.Settings)}, nil
+	page := p.rulesPage(in.membership.Workspace.Settings)
+	users, err := p.deciders(r.Context(), in)
+	if err != nil {
+		return answer{}, err
+	}
+	if len(users) < approvals.Needed {
+		page.Alone = "Only one person can decide in this workspace. Before two are wanted, the operator adds another owner or admin: trustpager user add."
+	}
+	return answer{page: "rules.html", title: "Approval rules", data: page}, nil
 }
 
 func (p *Pages) changeRules(r *http.Request, in room) (answer, error) {

@@ -29,6 +29,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"path"
 	"strconv"
 	"time"
 
@@ -58,6 +59,8 @@ type Desk interface {
 	Person(ctx context.Context, user string) (admin.Person, error)
 	PersonGrant(p admin.Person, workspace string) (access.Grant, error)
 
+	// Unclaimed reports whether nobody can log in, as the set-up has not been done.
+	Unclaimed(ctx context.Context) (bool, error)
 	SetUpWith(ctx context.Context, token string) (access.Workspace, error)
 	SetUp(ctx context.Context, in admin.SetUp) (admin.Person, error)
 	ForgotPassword(ctx context.Context, email, address string) error
@@ -194,6 +197,11 @@ func (p *Pages) routes() map[string]handle {
 		"POST " + apiPath + "/grants/{grant}/revoke":    p.adminRoom(p.revokeToken),
 		"GET " + apiPath + "/approvals/{approval}/edit": p.decideAs(p.edit),
 		"POST " + apiPath + "/approvals/batch":          p.room(p.batch),
+
+		// Where a page that a form has led to stays in the browser's address.
+		"GET " + apiPath + "/keys/{key}/rotate":       p.adminRoom(upwards),
+		"GET " + apiPath + "/clients/{client}/rotate": p.adminRoom(upwards),
+		"GET " + apiPath + "/approvals/batch":         p.room(func(*http.Request, room) (answer, error) { return redirect(approvalsPath), nil }),
 
 		"/": missing,
 	}
@@ -416,6 +424,9 @@ func (p *Pages) refuse(r *http.Request, me *admin.Person, err error) answer {
 	}
 	return framed
 }
+
+// upwards leads to the page whose form was sent to this address.
+func upwards(r *http.Request, _ room) (answer, error) { return redirect(path.Dir(r.URL.Path)), nil }
 
 func missing(*http.Request, *admin.Person) (answer, error) {
 	return answer{}, problem.Errorf(problem.NotFound, "nothing is served at this address").WithFix("The first page says what there is.")

@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net/url"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -220,6 +221,9 @@ func (e *env) openDatabase(create bool) (*storage.DB, secret.Key, error) {
 }
 
 func wrongKey(database, file string) error {
+	if u, err := url.Parse(database); err == nil {
+		database = u.Redacted() // terminals and logs need no password
+	}
 	return fmt.Errorf("the secret key of the database %s is not in %s: name its file with --secret-key-file, or restore it from a backup", database, file)
 }
 

@@ -87,6 +87,7 @@ type workspaceSetCmd struct {
 	TimeZone    *string        `help:"IANA time zone."`
 	ApprovalTTL *time.Duration `help:"How long an approval stays open, 1h to 720h."`
 	PeopleOnly  *bool          `help:"Keys never decide approvals." negatable:""`
+	FourEyes    *bool          `help:"Two people have to approve." negatable:""`
 	SupportURL  *string        `help:"Where users ask for higher limits."`
 	AlwaysAsk   []string       `help:"Verb of a resource that always waits for approval, as contacts:delete." placeholder:"RESOURCE:VERB"`
 	NeverMind   []string       `help:"Takes such a mark away." placeholder:"RESOURCE:VERB"`
@@ -103,6 +104,7 @@ func (c *workspaceSetCmd) Run(e *env) error {
 		set(&w.TimeZone, c.TimeZone)
 		set(&w.Settings.ApprovalTTL, c.ApprovalTTL)
 		set(&w.Settings.PeopleOnly, c.PeopleOnly)
+		set(&w.Settings.FourEyes, c.FourEyes)
 		set(&w.Settings.SupportURL, c.SupportURL)
 		if c.SelfRegistration != nil {
 			w.Settings.NoSelfRegistration = !*c.SelfRegistration

@@ -16,6 +16,7 @@ export function keys() {
     event.preventDefault();
     if (wanted.matches("input, select, textarea")) wanted.focus();
     else wanted.click();
+    if (wanted.matches("summary")) wanted.parentElement.querySelector("textarea")?.focus();
   });
 }
 

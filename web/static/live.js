@@ -16,7 +16,9 @@ export function live() {
     source.addEventListener("error", () => { timer ??= setTimeout(() => say(true), patience); });
     source.addEventListener("approvals", (event) => {
       const { waiting } = JSON.parse(event.data);
-      badge(waiting);
+      const known = badge(waiting);
+      if (first && known === waiting) { first = false; return; } // the page is new
+      first = false;
       refresh("approvals");
     });
     source.addEventListener("calls", () => refresh("calls"));
@@ -32,11 +34,15 @@ export function live() {
 // another one meanwhile, in another window.
 function here(page) { return page.querySelector("[data-in]")?.dataset.in ?? ""; }
 
+// badge shows how many wait, and returns how many it showed before.
 function badge(n) {
+  let known;
   for (const b of document.querySelectorAll('[data-live="waiting"]')) {
+    known = Number(b.firstChild.data);
     b.firstChild.data = n;
     b.hidden = n === 0;
   }
+  return known;
 }
 
 // refresh replaces the parts of the page that follow the topic by those of the
@@ -45,7 +51,6 @@ let running = false, again = false, first = true;
 async function refresh(topic) {
   const parts = document.querySelectorAll(`[data-refresh~="${topic}"]`);
   if (parts.length === 0) return;
-  if (first && topic === "approvals") { first = false; return; } // the page is new
   if (running) { again = true; return; }
   running = true;
   try {
@@ -60,7 +65,7 @@ async function refresh(topic) {
         return;
       }
       for (const part of document.querySelectorAll(`[data-refresh~="${topic}"]`)) {
-        const now = page.getElementById(part.id);
+        const now = page.getElementById(part.getAttribute("id")); // part.id may be a field of a form
         if (now && now.outerHTML !== part.outerHTML && !part.querySelector("input:checked")) swap(part, now);
       }
     } while (again);
