@@ -3,6 +3,9 @@ import { live } from "./live.js";
 import { keys } from "./keys.js";
 import { ladder } from "./ladder.js";
 
+// On a phone the links scroll sideways: the one of this page is in sight.
+document.querySelector(".side nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+
 live();
 keys();
 ladder();
