@@ -113,6 +113,10 @@ func TestHostileTextOnPages(t *testing.T) {
 			s.Do("POST", "/v1/approvals/"+id+"/reject", s.Full, body(map[string]any{"reason": reason})).Want(t, 200)
 		}
 	}
+	markup, unseenRunes := markup, unseenRunes
+	if testing.Short() { // the pages are the same under the race detector
+		markup, unseenRunes = markup[:4], unseenRunes[:4]
+	}
 	const most = 40 // fewer than may be open
 	seen := 0
 	for start := 0; start < len(markup); start += most {

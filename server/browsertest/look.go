@@ -28,7 +28,8 @@ const sideways = `document.documentElement.scrollWidth > innerWidth`
 
 // Look looks at the page in light and dark, on a desk and on a phone: it takes
 // pictures, and it is an error if the page is wider than the window, or if axe
-// finds something that keeps people out (WCAG 2.2 A and AA, and best practices).
+// finds something that keeps people out (WCAG 2.2 A and AA, and best practices),
+// once on a desk in light and once on a phone in dark.
 // also is called for each. A page of the same name is looked at once in a run of
 // the tests: it looks the same on every database, and under the race detector
 // (short tests) too, which needs all the time there is.
@@ -46,7 +47,9 @@ func (b *Browser) Look(name string, also ...func(window string)) {
 			if Get(b, chromedp.Evaluate[bool](sideways)) {
 				b.tb.Errorf("%s: the page is wider than the window", window)
 			}
-			b.access(window)
+			if dark == (size == Phone) { // each colour and each width once
+				b.access(window)
+			}
 			for _, f := range also {
 				f(window)
 			}
