@@ -7,11 +7,11 @@ import (
 	"unicode/utf8"
 )
 
-// What a password that a person chooses has to be.
-const (
-	minPassword = 12   // characters
-	maxPassword = 1024 // bytes, as much as is ever hashed
-)
+// minPassword is how many characters a password has at least.
+const minPassword = 12
+
+// MaxPassword is how many bytes of a password are ever hashed, so none is longer.
+const MaxPassword = 1024
 
 // runs are characters in the order in which lazy fingers find them.
 var runs = func() []string {
@@ -37,7 +37,7 @@ var common = strings.Fields(`
 	bubbles buster butterfly cameron captain changeme charlie cheese chelsea chester chicken chocolate chris christian clinton coffee company computer cookie cooper corvette
 	cowboy daniel database december default demo diamond dolphin donald dragon eagles element elizabeth enter everton family fender ferrari flower football forever freedom
 	friday friends fuckyou gateway george ginger golden google guest guitar hacker hammer hannah harley heather hello hockey hunter iceman iloveyou infinity internet
-	jackson jasmine jennifer jessica jesus jordan joseph joshua justin killer kitten knight ladies lakers letmein liverpool login london london love lovely lovers
+	jackson jasmine jennifer jessica jesus jordan joseph joshua justin killer kitten knight ladies lakers letmein liverpool login london love lovely lovers
 	maggie manager marina martin master matrix matthew maverick melissa merlin michael michelle mickey midnight million monday money monkey monster morgan mother mustang
 	naruto nascar nicole ninja november october office oliver orange pager pass passphrase password passwort patrick peanut pepper phoenix pokemon prince princess private
 	purple qazwsx qwerty rabbit rainbow ranger robert root samantha samsung secret september server shadow soccer spider spring steelers sterling summer sunday sunshine
@@ -54,7 +54,7 @@ func WeakPassword(password string, own ...string) string {
 	switch {
 	case utf8.RuneCountInString(password) < minPassword:
 		return "at least 12 characters long"
-	case len(password) > maxPassword:
+	case len(password) > MaxPassword:
 		return "at most 1,024 bytes long"
 	case !utf8.ValidString(password) || strings.ContainsRune(password, 0):
 		return "text"

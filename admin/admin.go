@@ -85,7 +85,7 @@ type Store interface {
 	PendingApprovals(ctx context.Context, workspace string, now time.Time) ([]approvals.Approval, error)
 	// Readers returns the members that want to be told of approvals.
 	Readers(ctx context.Context, workspace string) ([]Reader, error)
-	// TellReader notes of what the member has been told, unless that has moved on
+	// TellReader notes of what the member has been told at now, unless that has moved on
 	// from r or they do not want to be told any more. It reports whether it did: of
 	// several calls one is told true.
 	TellReader(ctx context.Context, workspace string, r Reader, told string, warned, now time.Time) (bool, error)

@@ -211,7 +211,7 @@ func (d *Desk) ChangePassword(ctx context.Context, p Person, c PasswordChange) (
 		return Person{}, err
 	}
 	right := false
-	if len(c.Present) <= maxPasswordBytes {
+	if len(c.Present) <= access.MaxPassword {
 		if right, err = d.checkPassword(ctx, old, c.Present); err != nil {
 			return Person{}, err
 		}

@@ -44,11 +44,8 @@ const maxRefusals = 20
 // maxHashing bounds the memory that checking passwords takes: 19 MiB each.
 const maxHashing = 4
 
-// What is longer is nobody's e-mail address or password, in bytes.
-const (
-	maxEmail         = 320
-	maxPasswordBytes = 1024
-)
+// maxEmail is in bytes: what is longer is nobody's e-mail address.
+const maxEmail = 320
 
 func (d *Desk) throttles() *logins {
 	l := &d.logins
@@ -124,7 +121,7 @@ func (d *Desk) login(ctx context.Context, try LoginTry) (Person, error) {
 	refused := problem.Errorf(problem.Unauthorized, "the e-mail address or the password is not right").
 		WithFix("Check both. If you have forgotten the password, you can have a link for a new one sent to you.")
 	email, password := try.Email, try.Password
-	if len(email) > maxEmail || len(password) > maxPasswordBytes || !storable(email) {
+	if len(email) > maxEmail || len(password) > access.MaxPassword || !storable(email) {
 		return Person{}, refused // nobody's, and too long to be counted
 	}
 	l := d.throttles()

@@ -188,7 +188,7 @@ func (gate *Gate) loan(ctx context.Context, tx Store, g access.Grant, a *catalog
 
 // lapsed says why the lender could not lend l to g any more, "" if they could.
 func (gate *Gate) lapsed(ctx context.Context, tx Store, g access.Grant, l Loan) (why string, err error) {
-	lender := access.Grant{Principal: l.By, Workspace: g.Workspace, Rights: access.FullRights}
+	var lender access.Grant
 	switch l.By.Kind {
 	case access.KindOperator:
 		return "", nil
@@ -199,6 +199,11 @@ func (gate *Gate) lapsed(ctx context.Context, tx Store, g access.Grant, l Loan) 
 		if why := ended(lender, gate.now()); err == nil && why != "" {
 			return "the key that has lent it " + why, nil
 		}
+		if _, paused := lender.Paused(); err == nil && paused {
+			return "the key that has lent it is paused", nil
+		}
+	default:
+		return "its lender may not decide this", nil // nobody else lends
 	}
 	if problem.Is(err, problem.NotFound) {
 		return "its lender is gone", nil

@@ -164,6 +164,7 @@ func TestALoanIsNoMoreThanItsLender(t *testing.T) {
 		}
 		for after, end := range map[string]func(lender access.Grant){
 			"revocation":              func(l access.Grant) { _, err := w.desk.RevokeKey(ctx, w.op, l.Principal.ID); w.must(err) },
+			"a pause":                 func(l access.Grant) { w.must(w.desk.Pause(ctx, w.op, l.Principal.ID)) },
 			"a change to people only": func(access.Grant) { w.settings(access.Settings{PeopleOnly: true}) },
 			"a cut": func(l access.Grant) {
 				_, err := w.desk.UpdateKey(ctx, w.op, l.Principal.ID, admin.KeyInput{FullAccess: new(false), MayDecide: new(false), Scopes: &[]string{"contacts:read"}})
@@ -176,7 +177,8 @@ func TestALoanIsNoMoreThanItsLender(t *testing.T) {
 			w.must(err)
 			w.run(g, "create_contact", "", `{"first_name":"Bob"}`)
 			end(lender)
-			g.Workspace = w.ws
+			g, err = w.db.RequesterGrant(ctx, w.ws.ID, g.Principal.ID)
+			w.must(err)
 			asks(g, after)
 		}
 		w.settings(access.Settings{})
@@ -188,8 +190,8 @@ func TestALoanIsNoMoreThanItsLender(t *testing.T) {
 		_, err = w.desk.UpdateClient(ctx, w.op, g.Principal.Client, admin.ClientInput{Scopes: &[]string{"contacts:write-approval"}})
 		w.must(err)
 		asks(w.today(g.Principal.ID), "a lower ceiling")
-		if n := len(w.log(audit.LoanEnded)); n != 4 {
-			t.Errorf("%d ends of loans in the log, want 4", n)
+		if n := len(w.log(audit.LoanEnded)); n != 5 {
+			t.Errorf("%d ends of loans in the log, want 5", n)
 		}
 	})
 }

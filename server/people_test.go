@@ -19,6 +19,19 @@ import (
 	"trustpager/storage/storagetest"
 )
 
+// newcomer starts a server that nobody has set up, with an outbox, and returns
+// the token of the set-up.
+func newcomer(t *testing.T, db string) (s *servertest.Server, outbox, token string) {
+	t.Helper()
+	outbox = filepath.Join(t.TempDir(), "outbox")
+	s = servertest.New(t, db, servertest.Options{Config: func(c *server.Config) { c.Mail.Outbox = outbox }})
+	token, err := s.Desk.OfferSetUp(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, outbox, token
+}
+
 // sendMail does the jobs that send messages, and returns what they have written
 // to the outbox.
 func sendMail(t *testing.T, s *servertest.Server, outbox string) []string {
@@ -41,12 +54,7 @@ func sendMail(t *testing.T, s *servertest.Server, outbox string) []string {
 // in a browser.
 func TestFirstPerson(t *testing.T) {
 	storagetest.EachURL(t, func(t *testing.T, db string) {
-		outbox := filepath.Join(t.TempDir(), "outbox")
-		s := servertest.New(t, db, servertest.Options{Config: func(c *server.Config) { c.Mail.Outbox = outbox }})
-		token, err := s.Desk.OfferSetUp(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
+		s, outbox, token := newcomer(t, db)
 		b := browsertest.New(t)
 		submit := func(then string) {
 			t.Helper()

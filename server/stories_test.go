@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/url"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -15,7 +14,6 @@ import (
 	"trustpager/access"
 	"trustpager/admin"
 	"trustpager/jobs/jobstest"
-	"trustpager/server"
 	"trustpager/server/browsertest"
 	"trustpager/server/servertest"
 	"trustpager/storage/storagetest"
@@ -80,12 +78,7 @@ func tellPeople(t *testing.T, s *servertest.Server) {
 // agent's call, the badge, the e-mail, the card, Approve.
 func TestFirstDay(t *testing.T) {
 	storagetest.EachURL(t, func(t *testing.T, db string) {
-		outbox := filepath.Join(t.TempDir(), "outbox")
-		s := servertest.New(t, db, servertest.Options{Config: func(c *server.Config) { c.Mail.Outbox = outbox }})
-		token, err := s.Desk.OfferSetUp(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
+		s, outbox, token := newcomer(t, db)
 		b := browsertest.New(t)
 		b.Do(browsertest.Open(s.URL+"/setup?token="+url.QueryEscape(token)), browsertest.Fill("name", "Ada Lovelace"), browsertest.Fill("email", "ada@example.com"),
 			browsertest.Fill("password", pagesPassword), browsertest.Press("main button.primary"), browsertest.See(".frame"))

@@ -216,7 +216,7 @@ func (db *DB) Readers(ctx context.Context, workspace string) ([]admin.Reader, er
 	return found, rows.Err()
 }
 
-// TellReader notes of what the member has been told, unless that has moved on
+// TellReader notes of what the member has been told at now, unless that has moved on
 // from r or they do not want to be told any more. It reports whether it did: of
 // several calls one is told true.
 func (db *DB) TellReader(ctx context.Context, workspace string, r admin.Reader, told string, warned, now time.Time) (noted bool, err error) {
