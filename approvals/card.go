@@ -182,7 +182,8 @@ func (gate *Gate) look(ctx context.Context, s Store, c *Card, a Approval, action
 		return preview, err
 	}
 	gone := a.TargetID != "" && problem.Is(err, problem.NotFound)
-	if err != nil {
+	checks, blocked := serviceChecks(preview)
+	if err != nil && !blocked {
 		preview = gate.present(ctx, s, c, a, action)
 	}
 	c.TargetTitle, c.TargetVersion = preview.Target.Title, preview.Target.Version
@@ -201,14 +202,25 @@ func (gate *Gate) look(ctx context.Context, s Store, c *Card, a Approval, action
 		}
 		c.Checks = append(c.Checks, check)
 	}
-	if !gone {
+	if !gone && !blocked {
 		check := Check{"values", err == nil, true, "The values are valid, and what they refer to exists."}
 		if err != nil {
 			check.Text = explain(problem.Of(err))
 		}
 		c.Checks = append(c.Checks, check)
 	}
+	c.Checks = append(c.Checks, checks...)
 	return preview, nil
+}
+
+// serviceChecks are those of the service that the action belongs to. What
+// stands against the values is told by them, and not a second time.
+func serviceChecks(p catalog.Preview) (checks []Check, blocked bool) {
+	for _, k := range p.Checks {
+		checks = append(checks, Check{k.Name, k.OK, k.Blocks, k.Text})
+		blocked = blocked || !k.OK && k.Blocks
+	}
+	return checks, blocked
 }
 
 // present returns the target as it is, if there is one to be seen.

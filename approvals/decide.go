@@ -779,7 +779,7 @@ func (gate *Gate) callOf(ctx context.Context, tx Store, a Approval, action *cata
 		}
 		return catalog.Call{}, blocked(a, err)
 	}
-	return catalog.Call{Grant: g, Input: in, IfVersion: a.TargetVer, Now: now}, nil
+	return catalog.Call{Grant: g, Input: in, IfVersion: a.TargetVer, Now: now, Approval: a.ID, Earlier: a.Result}, nil
 }
 
 // ended says how the key has ended, "" if it has not, or g is no key's.
@@ -850,7 +850,7 @@ func (gate *Gate) execute(ctx context.Context, tx Store, a *Approval, action *ca
 		return blocked(*a, err) // the target was changed since the check: nothing is decided
 	}
 	if err != nil {
-		ran = Ran{Execution: Failed, Error: problem.Report(ctx, err), At: call.Now}
+		ran = Ran{Execution: Failed, Result: call.Earlier, Error: problem.Report(ctx, err), At: call.Now}
 		target = a.TargetID
 	}
 	by := a.DecidedBy

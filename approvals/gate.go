@@ -335,6 +335,10 @@ func (gate *Gate) run(ctx context.Context, tx Store, a *catalog.Action, call cat
 // queue makes the action an approval.
 func (gate *Gate) queue(ctx context.Context, tx Store, a *catalog.Action, call catalog.Call, in Incoming) (Outcome, error) {
 	g, most := call.Grant, MaxOpen
+	if name := a.SecretIn(call.Input); name != "" {
+		return Outcome{}, problem.Errorf(problem.Validation, "%s: a secret cannot wait for approval, as it would be kept where it waits", a.Name).
+			WithFix("Leave %s out, and let an admin enter it on the page of the settings.", name)
+	}
 	preview, cannot := a.Preview(ctx, tx, call)
 	target := preview.Target
 	if cannot != nil {

@@ -31,6 +31,8 @@ type Action struct {
 	readable []string  // the resources that count if Resource is ""
 	fields   []Field   // of the input, in the order of the schema
 	reason   bool      // the input may hold the caller's reason
+	own      bool      // it reads only what the caller's own credential has made
+	code     bool      // a service plans it
 	plan     planner
 }
 
@@ -43,6 +45,7 @@ type plan struct {
 	target Target
 	before map[string]any // the target's values, nil if there is no target
 	after  map[string]any // the values that the record will have, nil if there will be none
+	checks []PlanCheck
 	run    func(ctx context.Context, s Store) (Result, error)
 }
 
@@ -51,6 +54,7 @@ type Preview struct {
 	Target Target
 	Before json.RawMessage // the target's body, nil if there is no target
 	After  json.RawMessage // the body that the record will have, nil if there will be none
+	Checks []PlanCheck     // of a service
 }
 
 // Check finds out all that stands against the call, and changes nothing: the
@@ -67,17 +71,17 @@ func (a *Action) Check(ctx context.Context, s Store, c Call) (Target, error) {
 // Preview is Check that also tells what would become of the record.
 func (a *Action) Preview(ctx context.Context, s Store, c Call) (Preview, error) {
 	p, err := a.plan(ctx, s, c, false)
-	if err != nil {
-		return Preview{Target: p.target}, err
+	v := Preview{Target: p.target, Checks: p.checks}
+	if err != nil && p.run == nil {
+		return v, err
 	}
-	v := Preview{Target: p.target}
 	if p.before != nil {
 		v.Before = appendJSON(nil, p.before)
 	}
 	if p.after != nil {
 		v.After = appendJSON(nil, p.after)
 	}
-	return v, nil
+	return v, err
 }
 
 // Run checks the call as Check does, and performs it. The store should be a
@@ -94,6 +98,14 @@ func (a *Action) Run(ctx context.Context, s Store, c Call) (Result, error) {
 // resource, the search across resources, is allowed if any resource may be
 // read; it then leaves out what the grant may not read.
 func (a *Action) Level(g access.Grant) access.Level {
+	if a.own {
+		for _, v := range a.resource.Ladder.Verbs() {
+			if g.Decide(a.Resource, v) != access.Deny {
+				return access.Run
+			}
+		}
+		return access.Deny
+	}
 	if a.Resource != "" {
 		return g.Decide(a.Resource, a.Verb)
 	}
@@ -111,7 +123,11 @@ func (a *Action) Scope() access.Scope {
 	if a.resource == nil {
 		return access.Scope{}
 	}
-	return access.Scope{Resource: a.Resource, Rung: access.LowestRung(a.resource.Ladder, a.Verb)}
+	verb := a.Verb
+	if a.own {
+		verb = a.resource.Ladder.Verbs()[0]
+	}
+	return access.Scope{Resource: a.Resource, Rung: access.LowestRung(a.resource.Ladder, verb)}
 }
 
 // Fields returns the members of the input other than id, in the order of the
@@ -149,6 +165,9 @@ type Call struct {
 	Input     Input
 	IfVersion int64     // the target's version must be this one; 0 means any
 	Now       time.Time // the time that records are stamped with
+
+	Approval string          // the approval that the call comes from, "" if it runs at once
+	Earlier  json.RawMessage // what an earlier run of the same approval has answered, nil if there was none
 }
 
 // A Target is the record that an action is about, as it stands.

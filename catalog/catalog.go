@@ -37,7 +37,8 @@ type Resource struct {
 	Group       string        // CRM Data
 	Ladder      access.Ladder // the rungs that it stands on
 	Description string
-	Code        bool // it keeps no records of the catalog; its actions are part of the program
+	Code        bool // its actions are part of the program; see [Catalog.Bind]
+	Keeps       bool // it keeps records; if it is code, only the program writes them
 	Fields      []Field
 
 	title []titlePart

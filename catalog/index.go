@@ -132,7 +132,7 @@ func text(v any) []string {
 // index can be built anew after the marks have changed.
 func (c *Catalog) IndexOf(resource string, body json.RawMessage) ([]Entry, []string, error) {
 	r, ok := c.byName[resource]
-	if !ok || r.Code {
+	if !ok || !r.Keeps {
 		return nil, nil, fmt.Errorf("index a record of %s: no such resource in the catalog", resource)
 	}
 	values, err := decodeObject(body)

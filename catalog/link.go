@@ -50,7 +50,7 @@ func (l *loader) refs(c *Catalog, where string, fields []Field) {
 		}
 		var targets []string
 		for _, r := range c.resources {
-			if !r.Code || r.Name == usersResource {
+			if r.Keeps || r.Name == usersResource {
 				targets = append(targets, r.Name)
 			}
 		}
@@ -121,13 +121,21 @@ func (l *loader) add(c *Catalog, routes map[string]string, at position, a *Actio
 
 // actionsOf makes the actions of one resource.
 func (l *loader) actionsOf(c *Catalog, r *Resource) []*Action {
-	if r.Name == usersResource {
-		return userActions(r)
+	var actions []*Action
+	switch {
+	case r.Name == usersResource:
+		actions = userActions(r)
+	case r.Keeps:
+		actions = recordActions(r)
 	}
 	if r.Code {
-		return nil
+		// The program writes its own records, and who may not read them has no
+		// action that does.
+		actions = slices.DeleteFunc(actions, func(a *Action) bool {
+			return a.Verb != access.Read || !slices.Contains(r.Ladder.Verbs(), access.Read)
+		})
+		return append(actions, l.codeActions(r)...)
 	}
-	actions := recordActions(r)
 	for _, s := range r.specs {
 		where := r.Name + "." + s.name
 		rest, ok := strings.CutPrefix(s.path, "/"+r.Name+"/")
@@ -159,12 +167,46 @@ func (l *loader) actionsOf(c *Catalog, r *Resource) []*Action {
 	return actions
 }
 
+// codeActions makes the further actions of a resource that is code: what they
+// do comes with [Catalog.Bind].
+func (l *loader) codeActions(r *Resource) []*Action {
+	var actions []*Action
+	for _, s := range r.specs {
+		where := r.Name + "." + s.name
+		rest := strings.TrimPrefix(s.path, "/"+r.Name)
+		if s.target {
+			rest = strings.TrimPrefix(rest, "/{id}")
+		}
+		if rest == s.path || rest != "" && !pathSegment.MatchString(strings.TrimPrefix(rest, "/")) {
+			l.fail(s.at, "%s.path: %q must begin with /%s, or /%s/{id} with a target, and have at most one segment more", where, s.path, r.Name, r.Name)
+		}
+		a := &Action{
+			Name: s.name, Resource: r.Name, Verb: s.verb, Op: s.op, Title: s.title, Description: s.description,
+			Method: s.method, Path: s.path, Target: s.target, Destructive: s.destructive, Idempotent: s.idempotent || s.verb == access.Read,
+			OpenWorld: s.openWorld, resource: r, fields: slices.Clone(s.fields), own: s.own, code: true,
+		}
+		a.plan = a.unbound
+		a.addMeta()
+		out := s.output
+		if out == nil {
+			out = r.recordSchema(!r.Keeps)
+		}
+		if s.op == OpList {
+			a.fields = append(a.fields, limitField(), cursorField())
+			out = &schema{Type: "array", Items: out}
+		}
+		a.Output = out.encode()
+		actions = append(actions, a)
+	}
+	return actions
+}
+
 // addMeta adds the members that all changing actions take.
 func (a *Action) addMeta() {
 	if a.Verb == access.Read {
 		return
 	}
-	if a.Target {
+	if a.Target && a.resource.Keeps {
 		a.fields = append(a.fields, Field{Name: "if_version", Type: TypeInteger, Min: 1, Max: maxSafe, null: true,
 			Description: "Refuse if it has changed since this version."})
 	}

@@ -69,8 +69,10 @@ type loader struct {
 type actionSpec struct {
 	name, function, title, description, method, path string
 	verb                                             access.Verb
-	target, destructive, idempotent                  bool
+	op                                               Op
+	target, destructive, idempotent, openWorld, own  bool
 	fields                                           []Field
+	output                                           *schema // nil for that of a record
 	at                                               position
 }
 
@@ -314,13 +316,17 @@ func (l *loader) resource(key, n *yaml.Node, builtIn bool) *Resource {
 	if slices.Contains(takenNames, r.Name) {
 		l.fail(r.at, "resource name %q is taken by the API itself", r.Name)
 	}
-	m := l.mapping(n, where, "singular", "label", "prefix", "group", "ladder", "description", "code", "title", "fields", "actions")
+	m := l.mapping(n, where, "singular", "label", "prefix", "group", "ladder", "description", "code", "records", "title", "fields", "actions")
 	r.Singular = l.text(m["singular"], where+".singular")
 	r.Label = l.text(m["label"], where+".label")
 	r.Prefix = l.text(m["prefix"], where+".prefix")
 	r.Group = l.text(m["group"], where+".group")
 	r.Description = l.text(m["description"], where+".description")
 	r.Code = l.boolean(m["code"], where+".code")
+	r.Keeps = !r.Code || l.boolean(m["records"], where+".records")
+	if m["records"] != nil && !r.Code {
+		l.failAt(m["records"], "%s.records: what is not part of the program keeps records anyway", where)
+	}
 	if r.Label == "" && r.Name != "" {
 		r.Label = strings.ToUpper(r.Name[:1]) + strings.ReplaceAll(r.Name[1:], "-", " ")
 	}
@@ -352,10 +358,7 @@ func (l *loader) resource(key, n *yaml.Node, builtIn bool) *Resource {
 			l.fail(r.at, "%s.prefix: %q is taken by the program itself", where, r.Prefix)
 		}
 	}
-	if r.Code {
-		return r
-	}
-	if len(l.pairs(m["fields"], where+".fields")) == 0 {
+	if r.Keeps && len(l.pairs(m["fields"], where+".fields")) == 0 {
 		l.fail(r.at, "%s: fields are missing", where)
 	}
 	for _, p := range l.pairs(m["fields"], where+".fields") {
@@ -366,13 +369,13 @@ func (l *loader) resource(key, n *yaml.Node, builtIn bool) *Resource {
 		f.Filter = f.Filter || f.Type == TypeRef // they are indexed anyway
 		r.Fields = append(r.Fields, f)
 	}
-	if m["title"] == nil {
+	if m["title"] == nil && r.Keeps {
 		l.fail(r.at, "%s: title is missing; it is what people call a record, as in \"{name}\"", where)
-	} else {
+	} else if m["title"] != nil {
 		l.title(r, m["title"])
 	}
 	for _, p := range l.pairs(m["actions"], where+".actions") {
-		r.specs = append(r.specs, l.action(p.key, p.value, where+"."+p.key.Value))
+		r.specs = append(r.specs, l.action(r, p.key, p.value, where+"."+p.key.Value))
 	}
 	return r
 }
@@ -555,9 +558,16 @@ func joinTypes(ts []Type) string {
 	return strings.Join(all, ", ")
 }
 
-func (l *loader) action(key, n *yaml.Node, where string) actionSpec {
-	s := actionSpec{name: key.Value, at: position{l.file, key.Line}}
-	m := l.mapping(n, where, "function", "title", "description", "method", "path", "verb", "target", "destructive", "idempotent", "fields")
+// codeSettings are what only an action of the program itself can have.
+var codeSettings = []string{"op", "open_world", "own", "output"}
+
+func (l *loader) action(r *Resource, key, n *yaml.Node, where string) actionSpec {
+	s := actionSpec{name: key.Value, op: OpOther, at: position{l.file, key.Line}}
+	known := []string{"function", "title", "description", "method", "path", "verb", "target", "destructive", "idempotent", "fields"}
+	if r.Code {
+		known = append(known, codeSettings...)
+	}
+	m := l.mapping(n, where, known...)
 	s.function = l.text(m["function"], where+".function")
 	if s.function == "" {
 		s.function = s.name
@@ -568,13 +578,24 @@ func (l *loader) action(key, n *yaml.Node, where string) actionSpec {
 	s.target = l.boolean(m["target"], where+".target")
 	s.destructive = l.boolean(m["destructive"], where+".destructive")
 	s.idempotent = l.boolean(m["idempotent"], where+".idempotent")
+	s.openWorld = l.boolean(m["open_world"], where+".open_world")
+	s.own = l.boolean(m["own"], where+".own")
+	if o := m["op"]; o != nil {
+		s.op = Op(l.text(o, where+".op"))
+		if !slices.Contains([]Op{OpList, OpGet, OpCreate, OpUpdate, OpDelete, OpOther}, s.op) {
+			l.failAt(o, "%s.op: it is one of list, get, create, update, delete, other", where)
+		}
+	}
+	if o := m["output"]; o != nil {
+		s.output = l.output(o, where+".output")
+	}
 	if s.title == "" || s.description == "" || s.path == "" || m["verb"] == nil {
 		l.fail(s.at, "%s: title, description, path and verb are needed", where)
 	}
 	if v := m["verb"]; v != nil {
 		verb, err := access.ParseVerb(l.text(v, where+".verb"))
-		if err != nil || !slices.Contains(access.RecordLadder.Verbs(), verb) {
-			l.failAt(v, "%s.verb: it is one of read, write, delete", where)
+		if verbs := r.Ladder.Verbs(); err != nil || !slices.Contains(verbs, verb) && !(s.own && verb == access.Read) {
+			l.failAt(v, "%s.verb: it is one of %s", where, joinVerbs(verbs))
 		}
 		s.verb = verb
 	}
@@ -582,6 +603,7 @@ func (l *loader) action(key, n *yaml.Node, where string) actionSpec {
 	switch {
 	case s.method == "":
 		s.method = "POST"
+	case r.Code && (s.method == "PATCH" || s.method == "DELETE"):
 	case s.method != "GET" && s.method != "POST":
 		l.failAt(m["method"], "%s.method: it is GET or POST", where)
 	case s.method == "GET" && s.verb != access.Read:
@@ -595,7 +617,31 @@ func (l *loader) action(key, n *yaml.Node, where string) actionSpec {
 		if f.Filter || f.Sort || f.Search || f.Unique || f.Choices != "" {
 			l.fail(f.at, "%s.%s: filter, sort, search, unique and choices are marks of records", where, f.Name)
 		}
+		if s.op == OpUpdate {
+			f.null = true
+		}
 		s.fields = append(s.fields, f)
 	}
 	return s
+}
+
+// output reads the members of an answer, each with its JSON type.
+func (l *loader) output(n *yaml.Node, where string) *schema {
+	s := &schema{Type: "object"}
+	for _, p := range l.pairs(n, where) {
+		t := l.text(p.value, where+"."+p.key.Value)
+		if !slices.Contains([]string{"string", "integer", "number", "boolean", "object", "array"}, t) {
+			l.failAt(p.value, "%s.%s: %q is no JSON type", where, p.key.Value, t)
+		}
+		s.Properties = append(s.Properties, property{p.key.Value, &schema{Type: t}})
+	}
+	return s
+}
+
+func joinVerbs(verbs []access.Verb) string {
+	all := make([]string, len(verbs))
+	for i, v := range verbs {
+		all[i] = v.String()
+	}
+	return strings.Join(all, ", ")
 }

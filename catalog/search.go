@@ -16,7 +16,7 @@ func searchAction(c *Catalog) *Action {
 	var searched []*Resource
 	var names []string
 	for _, r := range c.resources {
-		if !r.Code && slices.ContainsFunc(r.Fields, func(f Field) bool { return f.Search }) {
+		if r.Keeps && r.Ladder != access.AILadder && slices.ContainsFunc(r.Fields, func(f Field) bool { return f.Search }) {
 			searched = append(searched, r)
 			names = append(names, r.Name)
 		}

@@ -80,17 +80,21 @@ func New(ctx context.Context, db *storage.DB, key secret.Key, cat *catalog.Catal
 	}
 	// What is stored has milliseconds, so what is answered has no more.
 	c.Now = func() time.Time { return clock().UTC().Truncate(time.Millisecond) }
-	s := &Server{DB: db, Catalog: cat, now: c.Now}
+	s := &Server{DB: db, now: c.Now}
 	if s.Mail, err = integrations.NewMailer(c.Mail, c.BaseURL, key, c.Now); err != nil {
 		return nil, err
 	}
 	s.Mail.IsMember = s.isMember
 	guard := &webhook.Guard{Allow: c.WebhookNets}
 	s.Webhooks = &webhook.Endpoints{Guard: guard, Sealer: key, Now: c.Now}
+	s.Desk = &admin.Desk{Store: db, InTx: storage.InTx[admin.Store](db), Webhooks: s.Webhooks, Mail: s.Mail, Now: c.Now, RefusalTime: refusalTime}
+	if cat, err = cat.Bind(s.Desk.Services()); err != nil {
+		return nil, err
+	}
+	s.Catalog = cat
 	s.Gate = &approvals.Gate{Store: db, InTx: storage.InTx[approvals.Store](db), Watch: db.Watch, Catalog: cat,
 		Webhooks: s.Webhooks, Now: c.Now, BaseURL: c.BaseURL}
-	s.Desk = &admin.Desk{Store: db, InTx: storage.InTx[admin.Store](db), Catalog: cat, Gate: s.Gate, Webhooks: s.Webhooks, Mail: s.Mail, Now: c.Now,
-		RefusalTime: refusalTime}
+	s.Desk.Catalog, s.Desk.Gate = cat, s.Gate
 	address := proxies(c.Proxies).address
 	s.OAuth, err = oauth.New(ctx, oauth.Config{
 		Store: db, InTx: storage.InTx[oauth.Store](db), Sealer: key, Issuer: c.BaseURL, Origin: names, Now: c.Now,

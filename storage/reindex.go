@@ -122,7 +122,7 @@ type indexed struct {
 // reindex indexes one record anew.
 func (db *DB) reindex(ctx context.Context, cat *catalog.Catalog, r indexed) error {
 	res, ok := cat.Resource(r.rec.Resource)
-	if !ok || res.Code {
+	if !ok || !res.Keeps {
 		return nil
 	}
 	entries, terms, err := cat.IndexOf(r.rec.Resource, r.rec.Body)
