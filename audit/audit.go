@@ -41,6 +41,8 @@ const (
 	ApprovalExtended  Event = "approval.extended"  //
 	ApprovalRetried   Event = "approval.retried"   // a failed execution ran again
 	ApprovalDismissed Event = "approval.dismissed" // a failed execution was let be
+	EffectDone        Event = "effect.done"        // what an action had set going outside has come to pass
+	EffectFailed      Event = "effect.failed"      // it has not, or nobody knows
 	KeyCreated        Event = "key.created"
 	KeyChanged        Event = "key.changed"
 	KeyRevoked        Event = "key.revoked"
