@@ -118,6 +118,10 @@ type Settings struct {
 	AlwaysAsk   []Mark        `json:"always_ask"`  // verbs that wait for approval whatever a credential holds
 	SupportURL  string        `json:"support_url"` // where to ask for higher limits
 
+	// SendsPerDay is how many messages each credential may send a day; nil means
+	// [DefaultSendsPerDay], and 0 that credentials send nothing. See SendCap.
+	SendsPerDay *int64 `json:"sends_per_day,omitempty"`
+
 	// Paused are the credentials whose requests are refused for now.
 	Paused []Pause `json:"paused,omitempty"`
 
@@ -157,6 +161,21 @@ func (s *Settings) UnmarshalJSON(b []byte) error {
 // DefaultApprovalTTL is how long an approval stays open if the workspace says
 // nothing else.
 const DefaultApprovalTTL = 7 * 24 * time.Hour
+
+// The bounds of [Settings.SendsPerDay].
+const (
+	DefaultSendsPerDay = 200
+	MaxSendsPerDay     = 10_000
+)
+
+// SendCap returns how many messages each credential may send a day. With 0 no
+// credential sends any; people are not held by it.
+func (s Settings) SendCap() int64 {
+	if s.SendsPerDay == nil {
+		return DefaultSendsPerDay
+	}
+	return min(max(*s.SendsPerDay, 0), MaxSendsPerDay)
+}
 
 // A Pause holds up one credential, all grants of an OAuth client, or everybody
 // but people.

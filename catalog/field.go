@@ -74,6 +74,7 @@ type Field struct {
 	Description string
 	Required    bool
 	Filter      bool     // lists can select by it
+	Lookup      bool     // the program finds records by it; lists do not offer it
 	Sort        bool     // lists can be ordered by it
 	Search      bool     // its words are found by searches
 	Unique      bool     // no two records share a value; in a list, no two items
@@ -94,7 +95,7 @@ type Field struct {
 }
 
 // Indexed reports whether records can be found by the field's value.
-func (f *Field) Indexed() bool { return f.Filter || f.Sort || f.Unique || f.Type == TypeRef }
+func (f *Field) Indexed() bool { return f.Filter || f.Lookup || f.Sort || f.Unique || f.Type == TypeRef }
 
 // nonEmpty reports whether the field refuses empty text and empty arrays.
 func (f *Field) nonEmpty() bool { return f.Required || f.filled }

@@ -12,6 +12,9 @@ import (
 func (l *loader) link(c *Catalog) {
 	prefixes := map[string]*Resource{}
 	for _, r := range c.resources {
+		if r.Code {
+			c.withoutGone(r)
+		}
 		if first, twice := prefixes[r.Prefix]; twice && r.Prefix != "" {
 			l.fail(r.at, "%s.prefix: %q is that of %s too", r.Name, r.Prefix, first.Name)
 		} else {
@@ -26,8 +29,8 @@ func (l *loader) link(c *Catalog) {
 		for i := range r.Fields {
 			f := &r.Fields[i]
 			l.choices(r, f)
-			if f.Type != TypeRef {
-				continue
+			if f.Type != TypeRef || r.Code {
+				continue // what happened stays, also if what it was about goes
 			}
 			f.target.refs = append(f.target.refs, foreign{r, f})
 		}
@@ -39,6 +42,16 @@ func (l *loader) link(c *Catalog) {
 		}
 	}
 	l.add(c, routes, position{}, searchAction(c))
+}
+
+// withoutGone takes from a resource of the program the references to records
+// that a source has removed.
+func (c *Catalog) withoutGone(r *Resource) {
+	gone := func(f Field) bool { return f.Type == TypeRef && f.Ref != usersResource && c.byName[f.Ref] == nil }
+	r.Fields = slices.DeleteFunc(r.Fields, gone)
+	for i := range r.specs {
+		r.specs[i].fields = slices.DeleteFunc(r.specs[i].fields, gone)
+	}
 }
 
 // refs resolves the targets of reference fields.

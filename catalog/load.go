@@ -420,11 +420,12 @@ func (l *loader) field(key, n *yaml.Node, where string, inList bool) Field {
 	if !fieldName.MatchString(f.Name) || len(f.Name) > 63 {
 		l.fail(f.at, "%s: %q is no field name; it has at most 63 characters: words of small letters and digits, joined by single underscores", where, f.Name)
 	}
-	m := l.mapping(n, where, "type", "description", "required", "filter", "sort", "search", "unique", "secret",
+	m := l.mapping(n, where, "type", "description", "required", "filter", "lookup", "sort", "search", "unique", "secret",
 		"ref", "choices", "enum", "default", "min", "max", "fields")
 	f.Description = l.text(m["description"], where+".description")
 	f.Required = l.boolean(m["required"], where+".required")
 	f.Filter = l.boolean(m["filter"], where+".filter")
+	f.Lookup = l.boolean(m["lookup"], where+".lookup")
 	f.Sort = l.boolean(m["sort"], where+".sort")
 	f.Search = l.boolean(m["search"], where+".search")
 	f.Unique = l.boolean(m["unique"], where+".unique")
@@ -450,6 +451,7 @@ func (l *loader) field(key, n *yaml.Node, where string, inList bool) Field {
 		}
 	}
 	mark(m["filter"] != nil, "filter", indexable)
+	mark(f.Lookup, "lookup", indexable)
 	mark(f.Sort, "sort", indexable)
 	mark(f.Unique, "unique", uniqueable)
 	mark(f.Search, "search", searchable)
@@ -459,10 +461,10 @@ func (l *loader) field(key, n *yaml.Node, where string, inList bool) Field {
 	mark(m["fields"] != nil, "fields", []Type{TypeList})
 	mark(m["min"] != nil, "min", []Type{TypeInteger, TypeNumber, TypeMoney})
 	mark(m["max"] != nil, "max", []Type{TypeString, TypeText, TypeInteger, TypeNumber, TypeMoney, TypeTags, TypeList})
-	if f.Secret && (f.Filter || f.Sort || f.Search || f.Unique) {
+	if f.Secret && (f.Filter || f.Lookup || f.Sort || f.Search || f.Unique) {
 		l.fail(f.at, "%s: a secret field cannot be marked filter, sort, search or unique", where)
 	}
-	if inList && (f.Filter || f.Sort || f.Search || f.Secret || f.Choices != "" || !slices.Contains(listable, f.Type)) {
+	if inList && (f.Filter || f.Lookup || f.Sort || f.Search || f.Secret || f.Choices != "" || !slices.Contains(listable, f.Type)) {
 		l.fail(f.at, "%s: an item of a list has only fields of the types %s, without filter, sort, search, secret and choices", where, joinTypes(listable))
 	}
 	if f.Type == TypeRef && f.Ref == "" {
@@ -614,8 +616,8 @@ func (l *loader) action(r *Resource, key, n *yaml.Node, where string) actionSpec
 		if f.Name == "id" || f.Name == "if_version" || f.Name == "reason" {
 			l.fail(f.at, "%s.%s: the name is taken: actions have it anyway", where, f.Name)
 		}
-		if f.Filter || f.Sort || f.Search || f.Unique || f.Choices != "" {
-			l.fail(f.at, "%s.%s: filter, sort, search, unique and choices are marks of records", where, f.Name)
+		if f.Filter || f.Lookup || f.Sort || f.Search || f.Unique || f.Choices != "" {
+			l.fail(f.at, "%s.%s: filter, lookup, sort, search, unique and choices are marks of records", where, f.Name)
 		}
 		if s.op == OpUpdate {
 			f.null = true

@@ -191,6 +191,12 @@ func (r *Resource) TargetOf(rec Record) Target {
 // nothing that the caller may see: the two read the same.
 func (r *Resource) NotFound(id string) error { return r.notFound(id) }
 
+// Find reads the record that the call is about, and refuses a version that the
+// caller does not want.
+func (a *Action) Find(ctx context.Context, s Store, c Call, lock bool) (Record, error) {
+	return a.target(ctx, s, c, lock)
+}
+
 // Of returns the resource that the action belongs to, nil for the search across
 // resources.
 func (a *Action) Of() *Resource { return a.resource }
@@ -218,3 +224,16 @@ func (a *Action) SecretIn(in Input) string {
 	}
 	return ""
 }
+
+// Lookup returns the filter for the records whose indexed field has the value.
+func (r *Resource) Lookup(field string, value any) Filter {
+	f, ok := r.Field(field)
+	if !ok || !f.Indexed() {
+		panic(fmt.Sprintf("%s has no indexed field %s", r.Name, field)) // the program's own catalog
+	}
+	return Filter{Field: field, Op: Equal, Value: f.IndexKey(value)}
+}
+
+// Email returns the e-mail address as fields of [TypeEmail] keep it, and whether
+// it is one.
+func Email(s string) (string, bool) { return email(s) }
