@@ -1,7 +1,6 @@
 package integrations
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,9 +9,6 @@ import (
 	"net/mail"
 	"net/netip"
 	"net/url"
-	"os"
-	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -81,16 +77,6 @@ type Mailer struct {
 	server *smtpServer // nil without one
 }
 
-// An smtpServer is a mail server that takes messages from this one.
-type smtpServer struct {
-	host     string
-	port     int
-	user     string
-	password string
-	implicit bool // TLS from the first byte
-	policy   gomail.TLSPolicy
-}
-
 // NewMailer returns a Mailer. It fails if the settings are not right; the error
 // does not repeat the URL, which holds a password. baseURL is the server's.
 func NewMailer(m Mail, baseURL string, sealer Sealer, now func() time.Time) (*Mailer, error) {
@@ -129,14 +115,14 @@ func parseSMTP(text string) (*smtpServer, error) {
 	if err != nil || u.Hostname() == "" || strings.Trim(u.Path, "/") != "" || u.Fragment != "" {
 		return nil, bad // without err, which repeats the URL
 	}
-	s := &smtpServer{host: u.Hostname(), user: u.User.Username(), port: 587, policy: gomail.TLSMandatory}
+	s := &smtpServer{host: u.Hostname(), user: u.User.Username(), port: 587, security: STARTTLS, network: Network{Guard: anywhere}}
 	s.password, _ = u.User.Password()
 	switch u.Scheme {
 	case "smtps":
-		s.implicit, s.port = true, 465
+		s.security, s.port = TLS, 465
 	case "smtp":
 		if isLoopback(s.host) {
-			s.policy = gomail.TLSOpportunistic
+			s.security = offered
 		}
 	default:
 		return nil, bad
@@ -147,17 +133,12 @@ func parseSMTP(text string) (*smtpServer, error) {
 		}
 	}
 	for name, values := range u.Query() {
-		if name != "tls" || len(values) != 1 || values[0] != "none" || s.implicit {
+		if name != "tls" || len(values) != 1 || values[0] != "none" || s.security == TLS {
 			return nil, errors.New("the URL of the mail server may end with ?tls=none (with smtp://) and with nothing else")
 		}
-		s.policy = gomail.NoTLS
+		s.security = NoTLS
 	}
 	return s, nil
-}
-
-func isLoopback(host string) bool {
-	addr, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && addr.IsLoopback()
 }
 
 // Sends reports whether there is a mail server. Without one messages wait in the
@@ -231,10 +212,20 @@ func (m *Mailer) send(ctx context.Context, j jobs.Job) error {
 	if err != nil {
 		return jobs.Permanent(err)
 	}
-	if m.server != nil {
-		return m.server.send(ctx, built, m.host, cmp.Or(m.Timeout, defaultTimeout))
+	if m.server == nil {
+		_, err := Outbox{m.outbox}.write(built, j.ID)
+		return err
 	}
-	return m.file(built, j.ID)
+	server := *m.server
+	server.network.Timeout = m.Timeout
+	switch f := server.send(ctx, built, m.host); {
+	case f == nil:
+		return nil
+	case f.Outcome == Refused:
+		return jobs.Permanent(f)
+	default:
+		return f // it has the same id at each try
+	}
 }
 
 // build returns the message as it goes out. It has the same id at each try.
@@ -276,72 +267,4 @@ func lines(s string) string {
 		all[i] = unseen.Text(l)
 	}
 	return strings.Join(all, "\n")
-}
-
-// file writes the message to the outbox. The file is there as a whole or not at
-// all, and once for each message.
-func (m *Mailer) file(built *gomail.Msg, id string) error {
-	if m.outbox == "" {
-		return jobs.Permanent(errors.New("there is no mail server and no outbox"))
-	}
-	if err := os.MkdirAll(m.outbox, 0o700); err != nil {
-		return fmt.Errorf("outbox: %w", err)
-	}
-	f, err := os.CreateTemp(m.outbox, ".*.eml") // mode 0600
-	if err != nil {
-		return fmt.Errorf("outbox: %w", err)
-	}
-	defer os.Remove(f.Name()) // gone already if it was renamed
-	_, err = built.WriteTo(f)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("outbox: %w", err)
-	}
-	if err := os.Rename(f.Name(), filepath.Join(m.outbox, id+".eml")); err != nil {
-		return fmt.Errorf("outbox: %w", err)
-	}
-	return nil
-}
-
-// send gives the message to the mail server. A refusal of the message or of its
-// receiver is final; everything else may pass, or the operator may mend it.
-func (s *smtpServer) send(ctx context.Context, built *gomail.Msg, host string, timeout time.Duration) error {
-	options := []gomail.Option{gomail.WithPort(s.port), gomail.WithTLSPolicy(s.policy), gomail.WithTimeout(timeout), gomail.WithHELO(host)}
-	if s.implicit {
-		options = append(options, gomail.WithSSL())
-	}
-	if s.user != "" {
-		kind := gomail.SMTPAuthAutoDiscover
-		if s.policy == gomail.NoTLS || s.policy == gomail.TLSOpportunistic {
-			kind = gomail.SMTPAuthPlainNoEnc // the operator has said so, or it stays on this machine
-		}
-		options = append(options, gomail.WithSMTPAuth(kind), gomail.WithUsername(s.user), gomail.WithPassword(s.password))
-	}
-	client, err := gomail.NewClient(s.host, options...)
-	if err != nil {
-		return jobs.Permanent(err)
-	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	err = client.DialAndSendWithContext(ctx, built)
-	if err == nil || built.IsDelivered() { // what fails after that has no say
-		return nil
-	}
-	e, ok := errors.AsType[*gomail.SendError](err)
-	err = fmt.Errorf("mail server %s: %w", s.host, s.redact(err))
-	if ok && e.ErrorCode()/100 == 5 && slices.Contains(final, e.Reason) {
-		return jobs.Permanent(err)
-	}
-	return err
-}
-
-// final are the steps at which a mail server refuses the message itself, and
-// not what the operator has set.
-var final = []gomail.SendErrReason{gomail.ErrSMTPRcptTo, gomail.ErrSMTPData, gomail.ErrSMTPDataClose}
-
-// redact returns err without the password, should a server repeat it.
-func (s *smtpServer) redact(err error) error {
-	if s.password == "" || !strings.Contains(err.Error(), s.password) {
-		return err
-	}
-	return errors.New(strings.ReplaceAll(err.Error(), s.password, "[password]"))
 }
