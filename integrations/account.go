@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"net/mail"
 	"slices"
 	"time"
 
@@ -25,8 +26,28 @@ const (
 // Kinds lists the kinds, in the order in which people see them.
 var Kinds = []Kind{EmailKind, TwilioKind, AnthropicKind, OpenAIKind}
 
-// IsModel reports whether services of the kind are language models.
-func (k Kind) IsModel() bool { return k == AnthropicKind || k == OpenAIKind }
+// The purposes of services. One that serves the same purpose can stand in for
+// another.
+const (
+	MailPurpose  = "mail"
+	PhonePurpose = "phone"
+	ModelPurpose = "model"
+)
+
+// Purpose returns what services of the kind are for.
+func (k Kind) Purpose() string {
+	switch k {
+	case EmailKind:
+		return MailPurpose
+	case TwilioKind:
+		return PhonePurpose
+	}
+	return ModelPurpose
+}
+
+// AccountTopic is what is touched when the accounts of the workspace change, or
+// what is known of their state.
+func AccountTopic(workspace string) string { return "integrations:" + workspace }
 
 // The states of an account: what its last check has found.
 const (
@@ -46,7 +67,7 @@ type Account struct {
 	Settings  Settings
 	Sealed    string // its [Secrets], sealed for this account; "" if it has none
 	Active    bool   // it may be used
-	Default   bool   // it is used where none is named; one of a kind at most
+	Default   bool   // it is used where none is named; one of a purpose at most
 	State     string
 	StateText string    // a sentence about the state, for people
 	CheckedAt time.Time // when the state was found out; zero if never
@@ -126,13 +147,13 @@ type AccountStore interface {
 	// which name nothing else. It fails with [problem.NotFound].
 	AccountByID(ctx context.Context, id string) (Account, error)
 
-	// CreateAccount stores a new account. If it is the default of its kind, the
-	// one before is no longer.
+	// CreateAccount stores a new account. If it is the default of its purpose,
+	// the one before is no longer.
 	CreateAccount(ctx context.Context, a Account) error
 
 	// UpdateAccount replaces the account, but for its cursor, if its stored version
 	// is a.Version-1; otherwise it fails with [problem.Conflict]. If it becomes the
-	// default of its kind, the one before is no longer, and counts as changed.
+	// default of its purpose, the one before is no longer, and counts as changed.
 	UpdateAccount(ctx context.Context, a Account) error
 
 	// DeleteAccount removes the account if its stored version is version, and fails
@@ -156,8 +177,9 @@ type AccountStore interface {
 
 // Accounts opens the accounts of workspaces. It is safe for concurrent use.
 type Accounts struct {
-	Store  AccountStore
-	Sealer Sealer
+	Store   AccountStore
+	Sealer  Sealer
+	Network Network
 }
 
 // accountPlace is what the secrets of an account are sealed for: itself.
@@ -204,16 +226,16 @@ func (as *Accounts) Open(a Account) (Secrets, error) {
 }
 
 // Default returns the account that is used where none is named: the active
-// default of the kinds, or the only active one. It fails with
+// default of the purpose, or the only active one. It fails with
 // [problem.Conflict] if there is none, or if nobody has chosen between several.
-func (as *Accounts) Default(ctx context.Context, workspace string, kinds ...Kind) (Account, error) {
+func (as *Accounts) Default(ctx context.Context, workspace, purpose string) (Account, error) {
 	all, err := as.Store.Accounts(ctx, workspace, "")
 	if err != nil {
 		return Account{}, err
 	}
 	var active []Account
 	for _, a := range all {
-		if a.Active && slices.Contains(kinds, a.Kind) {
+		if a.Active && a.Kind.Purpose() == purpose {
 			active = append(active, a)
 		}
 	}
@@ -224,9 +246,111 @@ func (as *Accounts) Default(ctx context.Context, workspace string, kinds ...Kind
 	case len(active) == 1:
 		return active[0], nil
 	case len(active) == 0:
-		return Account{}, problem.Errorf(problem.Conflict, "the workspace has no active integration of the kind %s", kinds[0]).
+		return Account{}, problem.Errorf(problem.Conflict, "the workspace has no active integration for %s", purposeWords[purpose]).
 			WithFix("An admin connects one under Integrations.")
 	}
-	return Account{}, problem.Errorf(problem.Conflict, "none of the workspace's integrations of the kind %s is the default", kinds[0]).
+	return Account{}, problem.Errorf(problem.Conflict, "none of the workspace's integrations for %s is the default", purposeWords[purpose]).
 		WithFix("Name one, or have an admin choose the default under Integrations.")
+}
+
+// purposeWords are the purposes as people read them.
+var purposeWords = map[string]string{MailPurpose: "e-mail", PhonePurpose: "text messages and calls", ModelPurpose: "AI"}
+
+// SMTP returns the account at the mail server of a mailbox.
+func (as *Accounts) SMTP(a Account) (SMTPAccount, error) {
+	s, err := as.open(a, EmailKind)
+	if err != nil {
+		return SMTPAccount{}, err
+	}
+	c := a.Settings
+	return SMTPAccount{Host: c.SMTPHost, Port: c.SMTPPort, Security: Security(c.SMTPSecurity), Username: login(c.SMTPUsername, c.Address, s.SMTPPassword), Password: s.SMTPPassword,
+		From: mail.Address{Name: c.SenderName, Address: c.Address}}, nil
+}
+
+// IMAP returns the account from which a mailbox is read.
+func (as *Accounts) IMAP(a Account) (IMAPAccount, error) {
+	s, err := as.open(a, EmailKind)
+	if err != nil {
+		return IMAPAccount{}, err
+	}
+	c := a.Settings
+	return IMAPAccount{Host: c.IMAPHost, Port: c.IMAPPort, Security: Security(c.IMAPSecurity), Username: login(c.IMAPUsername, c.Address, s.IMAPPassword), Password: s.IMAPPassword,
+		Mailbox: c.IMAPMailbox}, nil
+}
+
+// login returns the user name for a mail server: where none is set, the address
+// is it, and without a password there is no login.
+func login(username, address, password string) string {
+	if username == "" && password != "" {
+		return address
+	}
+	return username
+}
+
+// Twilio returns the account at Twilio.
+func (as *Accounts) Twilio(a Account) (Twilio, error) {
+	s, err := as.open(a, TwilioKind)
+	if err != nil {
+		return Twilio{}, err
+	}
+	return Twilio{BaseURL: a.Settings.BaseURL, AccountSID: a.Settings.AccountSID, AuthToken: s.AuthToken}, nil
+}
+
+// Model returns the language model.
+func (as *Accounts) Model(a Account) (Model, error) { return as.model(a) }
+
+// A checkedModel is a model whose account can be looked at.
+type checkedModel interface {
+	Model
+	Check(ctx context.Context) error
+}
+
+func (as *Accounts) model(a Account) (checkedModel, error) {
+	s, err := as.open(a, AnthropicKind, OpenAIKind)
+	switch {
+	case err != nil:
+		return nil, err
+	case a.Kind == AnthropicKind:
+		return Anthropic{BaseURL: a.Settings.BaseURL, APIKey: s.APIKey, Model: a.Settings.Model, Network: as.Network}, nil
+	}
+	return OpenAI{BaseURL: a.Settings.BaseURL, APIKey: s.APIKey, Model: a.Settings.Model, Network: as.Network}, nil
+}
+
+// open is Open for an account that has to be of one of the kinds.
+func (as *Accounts) open(a Account, kinds ...Kind) (Secrets, error) {
+	if !slices.Contains(kinds, a.Kind) {
+		return Secrets{}, fmt.Errorf("the account %s is of the kind %s, not %s", a.ID, a.Kind, kinds[0])
+	}
+	return as.Open(a)
+}
+
+// Check finds out whether the account works: it logs in, and does nothing else.
+// An error of the peer is a [Failure], whose text is fit for people.
+func (as *Accounts) Check(ctx context.Context, a Account) error {
+	switch a.Kind {
+	case EmailKind:
+		out, err := as.SMTP(a)
+		if err != nil {
+			return err
+		}
+		if err := out.Check(ctx, as.Network); err != nil || a.Settings.IMAPHost == "" {
+			return err
+		}
+		in, err := as.IMAP(a)
+		if err != nil {
+			return err
+		}
+		return in.Check(ctx, as.Network)
+	case TwilioKind:
+		t, err := as.Twilio(a)
+		if err != nil {
+			return err
+		}
+		return t.Check(ctx, as.Network)
+	}
+	m, err := as.model(a)
+	if err != nil {
+		return err
+	}
+	return m.Check(ctx)
 }

@@ -99,10 +99,11 @@ func (db *DB) CreateAccount(ctx context.Context, a integrations.Account) error {
 		if err := tx.yieldDefault(ctx, a); err != nil {
 			return err
 		}
-		_, err := tx.q.ExecContext(ctx, `INSERT INTO integrations (`+accountColumns+`, readable)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)`,
+		_, err := tx.q.ExecContext(ctx, `INSERT INTO integrations (`+accountColumns+`, readable, purpose)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)`,
 			a.ID, a.Workspace, string(a.Kind), a.Name, string(settings), a.Sealed, a.Active, a.Default, a.State, a.StateText,
-			ms(a.CheckedAt), string(a.Cursor), a.Version, ms(a.CreatedAt), ms(a.UpdatedAt), readable(a))
+			ms(a.CheckedAt), string(a.Cursor), a.Version, ms(a.CreatedAt), ms(a.UpdatedAt), readable(a), a.Kind.Purpose())
+		tx.notify(integrations.AccountTopic(a.Workspace))
 		return db.accountError(a, "store", err)
 	})
 }
@@ -125,18 +126,19 @@ func (db *DB) UpdateAccount(ctx context.Context, a integrations.Account) error {
 		if err == nil && n == 0 {
 			return changed(a.ID)
 		}
+		tx.notify(integrations.AccountTopic(a.Workspace))
 		return db.accountError(a, "update", err)
 	})
 }
 
-// yieldDefault takes the default of its kind from the account that has it, if
+// yieldDefault takes the default of its purpose from the account that has it, if
 // a is to be it.
 func (db *DB) yieldDefault(ctx context.Context, a integrations.Account) error {
 	if !a.Default {
 		return nil
 	}
 	_, err := db.q.ExecContext(ctx, `UPDATE integrations SET is_default = FALSE, version = version + 1, updated = $4
-		WHERE workspace = $1 AND kind = $2 AND id <> $3 AND is_default`, a.Workspace, string(a.Kind), a.ID, ms(a.UpdatedAt))
+		WHERE workspace = $1 AND purpose = $2 AND id <> $3 AND is_default`, a.Workspace, a.Kind.Purpose(), a.ID, ms(a.UpdatedAt))
 	if err != nil {
 		return fmt.Errorf("take the default from others: %w", err)
 	}
@@ -162,15 +164,21 @@ func readable(a integrations.Account) bool {
 
 // DeleteAccount implements [integrations.AccountStore].
 func (db *DB) DeleteAccount(ctx context.Context, workspace, id string, version int64) error {
-	return db.one(ctx, func() error { return changed(id) }, `
-		DELETE FROM integrations WHERE workspace = $1 AND id = $2 AND version = $3`, workspace, id, version)
+	return db.step(ctx, func(tx *DB) error {
+		tx.notify(integrations.AccountTopic(workspace))
+		return tx.one(ctx, func() error { return changed(id) }, `
+			DELETE FROM integrations WHERE workspace = $1 AND id = $2 AND version = $3`, workspace, id, version)
+	})
 }
 
 // SetAccountState implements [integrations.AccountStore].
 func (db *DB) SetAccountState(ctx context.Context, workspace, id, state, text string, at time.Time) error {
-	return db.one(ctx, func() error { return noAccount(id) }, `
-		UPDATE integrations SET state = $3, state_text = $4, checked = $5 WHERE workspace = $1 AND id = $2`,
-		workspace, id, state, text, ms(at))
+	return db.step(ctx, func(tx *DB) error {
+		tx.notify(integrations.AccountTopic(workspace))
+		return tx.one(ctx, func() error { return noAccount(id) }, `
+			UPDATE integrations SET state = $3, state_text = $4, checked = $5 WHERE workspace = $1 AND id = $2`,
+			workspace, id, state, text, ms(at))
+	})
 }
 
 // SetAccountCursor implements [integrations.AccountStore].

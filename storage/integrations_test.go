@@ -82,7 +82,7 @@ func TestAccountComesBackAsItWasStored(t *testing.T) {
 
 func second[A any](_ A, err error) error { return err }
 
-func TestOneAccountOfAKindIsTheDefault(t *testing.T) {
+func TestOneAccountOfAPurposeIsTheDefault(t *testing.T) {
 	storagetest.EachURL(t, func(t *testing.T, url string) {
 		dbs, ctx := nodes(t, url), t.Context()
 		db := dbs[0]
@@ -102,9 +102,11 @@ func TestOneAccountOfAKindIsTheDefault(t *testing.T) {
 			a.Default = true
 			must(t, db.CreateAccount(ctx, a))
 		}
-		model := mailbox("int_3", "wsp_1")
-		model.Kind, model.Default = integrations.OpenAIKind, true
-		must(t, db.CreateAccount(ctx, model))
+		for id, kind := range map[string]integrations.Kind{"int_3": integrations.OpenAIKind, "int_4": integrations.AnthropicKind} {
+			model := mailbox(id, "wsp_1")
+			model.Kind, model.Default = kind, id == "int_3"
+			must(t, db.CreateAccount(ctx, model))
+		}
 		if got, want := defaults(), []string{"int_2", "int_3"}; !reflect.DeepEqual(got, want) {
 			t.Errorf("defaults: got %v, want %v", got, want)
 		}
@@ -127,7 +129,7 @@ func TestOneAccountOfAKindIsTheDefault(t *testing.T) {
 			}
 		})
 		if got := defaults(); len(got) != 2 {
-			t.Errorf("defaults after a race: got %v, want one of each kind", got)
+			t.Errorf("defaults after a race: got %v, want one of each purpose", got)
 		}
 	})
 }

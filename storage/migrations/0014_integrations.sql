@@ -4,6 +4,7 @@ CREATE TABLE integrations (
 	id         TEXT PRIMARY KEY,
 	workspace  TEXT NOT NULL REFERENCES workspaces (id),
 	kind       TEXT NOT NULL,
+	purpose    TEXT NOT NULL, -- the kind's
 	name       TEXT NOT NULL,
 	settings   TEXT NOT NULL, -- JSON
 	sealed     TEXT NOT NULL, -- the secrets; '' if it has none
@@ -19,5 +20,5 @@ CREATE TABLE integrations (
 	updated    BIGINT NOT NULL
 );
 CREATE INDEX integrations_list ON integrations (workspace, id);
-CREATE UNIQUE INDEX integrations_default ON integrations (workspace, kind) WHERE is_default;
+CREATE UNIQUE INDEX integrations_default ON integrations (workspace, purpose) WHERE is_default;
 CREATE INDEX integrations_readable ON integrations (id) WHERE readable;
