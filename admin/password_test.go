@@ -21,7 +21,7 @@ import (
 func (w *world) mails() []integrations.Message {
 	w.t.Helper()
 	now := w.clock.Now()
-	claimed, err := w.db.ClaimJobs(w.t.Context(), integrations.Kind, now, now.Add(time.Minute), "test", 1000)
+	claimed, err := w.db.ClaimJobs(w.t.Context(), integrations.MailKind, now, now.Add(time.Minute), "test", 1000)
 	w.must(err)
 	var all []integrations.Message
 	for _, j := range claimed {

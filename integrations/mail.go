@@ -19,8 +19,8 @@ import (
 	"trustpager/unseen"
 )
 
-// Kind is the kind of the jobs that send messages.
-const Kind = "mail.send"
+// MailKind is the kind of the jobs that send messages.
+const MailKind = "mail.send"
 
 // retries are the delays between the tries of a message. The last one is a day
 // after the first.
@@ -160,7 +160,7 @@ func (m *Mailer) Describe() string {
 // what is of no workspace.
 func (m *Mailer) Enqueue(ctx context.Context, tx jobs.Enqueuer, workspace string, msg Message) error {
 	now := m.Now()
-	j, err := jobs.New(now, workspace, Kind, "", nil, now)
+	j, err := jobs.New(now, workspace, MailKind, "", nil, now)
 	if err != nil {
 		return err
 	}
@@ -181,7 +181,7 @@ func (m *Mailer) Enqueue(ctx context.Context, tx jobs.Enqueuer, workspace string
 // place is what a message is sealed for: its own job.
 func place(j jobs.Job) string { return "mail " + j.ID }
 
-// Jobs returns how jobs of [Kind] are run.
+// Jobs returns how jobs of [MailKind] are run.
 func (m *Mailer) Jobs() jobs.Kind {
 	return jobs.Kind{Handle: m.send, Retry: jobs.Delays(retries...), Timeout: defaultTimeout + 15*time.Second, Outgoing: true}
 }

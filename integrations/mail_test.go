@@ -196,7 +196,7 @@ func start(t *testing.T, db *storage.DB, m integrations.Mail, change ...func(*in
 		return err
 	}
 	changed, unwatch := db.Watch(storage.JobsTopic)
-	w.runner = &jobs.Runner{Store: db, Now: w.clock.Now, Changed: changed, Kinds: map[string]jobs.Kind{integrations.Kind: k}}
+	w.runner = &jobs.Runner{Store: db, Now: w.clock.Now, Changed: changed, Kinds: map[string]jobs.Kind{integrations.MailKind: k}}
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- w.runner.Run(ctx) }()
@@ -395,7 +395,7 @@ func TestWhatIsStoredIsSealed(t *testing.T) {
 		t.Fatal(err)
 	}
 	now := storagetest.NewClock().Now()
-	claimed, err := db.ClaimJobs(t.Context(), integrations.Kind, now, now.Add(time.Minute), "t", 1)
+	claimed, err := db.ClaimJobs(t.Context(), integrations.MailKind, now, now.Add(time.Minute), "t", 1)
 	if err != nil || len(claimed) != 1 {
 		t.Fatalf("got %d jobs (%v), want 1", len(claimed), err)
 	}

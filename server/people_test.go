@@ -37,7 +37,7 @@ func newcomer(t *testing.T, db string) (s *servertest.Server, outbox, token stri
 func sendMail(t *testing.T, s *servertest.Server, outbox string) []string {
 	t.Helper()
 	var all []string
-	for _, e := range jobstest.Do(t, s.DB, s.Clock.Now, integrations.Kind, s.Mail.Jobs()) {
+	for _, e := range jobstest.Do(t, s.DB, s.Clock.Now, integrations.MailKind, s.Mail.Jobs()) {
 		if e.Err != nil {
 			t.Fatal(e.Err)
 		}

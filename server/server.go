@@ -127,11 +127,11 @@ func New(ctx context.Context, db *storage.DB, key secret.Key, cat *catalog.Catal
 	changed, unwatch := db.Watch(storage.JobsTopic)
 	s.unwatch = unwatch
 	s.runner = &jobs.Runner{Store: db, Now: c.Now, Changed: changed, Kinds: map[string]jobs.Kind{
-		webhook.Kind:         deliverer.Jobs(),
-		approvals.ExpireKind: {Handle: s.Gate.Expire},
-		integrations.Kind:    s.Mail.Jobs(),
-		admin.NoticeKind:     s.Desk.Notices(),
-		purgeKind:            {Handle: s.purge, Workers: 1, Timeout: 10 * time.Minute},
+		webhook.Kind:          deliverer.Jobs(),
+		approvals.ExpireKind:  {Handle: s.Gate.Expire},
+		integrations.MailKind: s.Mail.Jobs(),
+		admin.NoticeKind:      s.Desk.Notices(),
+		purgeKind:             {Handle: s.purge, Workers: 1, Timeout: 10 * time.Minute},
 	}}
 	return s, nil
 }

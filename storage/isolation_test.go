@@ -14,6 +14,7 @@ import (
 	"trustpager/approvals"
 	"trustpager/audit"
 	"trustpager/catalog"
+	"trustpager/integrations"
 	"trustpager/jobs"
 	"trustpager/oauth"
 	"trustpager/problem"
@@ -35,6 +36,7 @@ var notOfAWorkspace = []string{
 	"Client", "SaveDocumentClient", // clients that all workspaces may know
 	"LockConsent",                  // tells and changes nothing
 	"SigningKeys", "AddSigningKey", // the server's
+	"AccountByID", "ReadableAccounts", // find the workspace by an id, and for the server that reads mailboxes
 	"ClaimJobs", "NextJobDue", "JobsPaused", "PauseJobs", "ResumeJobs", "DeadJobs", "PendingWorkspaces", // the runner's
 	"PurgeRequests", "PurgeIdempotencyKeys", "PurgeDeadJobs", "PurgeDeliveries", "PurgeClients", "PurgeUnconsented", "PurgeTokens", "PurgeSessions", "PurgeResetLinks", // the clean-up's
 	"Raw", "Rows", "ListQuery", "Setting", "SetSetting", "CutWriter", "CutNow", "WaitQueued", "Touch", "PurgeLocked", // of these tests
@@ -324,6 +326,29 @@ var crossings = map[string]crossing{
 		got, err := db.TellReader(ctx, other, admin.Reader{User: access.User{ID: w.user}, Notice: access.NoticeImmediately}, "apv_9", now, now)
 		return seen(err, got)
 	},
+	"Accounts": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.Accounts(ctx, other, "")
+		return seen(err, got)
+	},
+	"Account": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.Account(ctx, other, "int_1", true)
+		return seen(err, got.ID)
+	},
+	"CreateAccount": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		return db.CreateAccount(ctx, integrations.Account{ID: "int_other", Workspace: other, Kind: integrations.EmailKind, Default: true, Version: 1})
+	},
+	"UpdateAccount": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		return seen(db.UpdateAccount(ctx, integrations.Account{ID: "int_1", Workspace: other, Kind: integrations.EmailKind, Default: true, Version: 2}), "an update")
+	},
+	"DeleteAccount": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		return seen(db.DeleteAccount(ctx, other, "int_1", 1), "a deletion")
+	},
+	"SetAccountState": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		return seen(db.SetAccountState(ctx, other, "int_1", integrations.Working, "", now), "a change")
+	},
+	"SetAccountCursor": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		return seen(db.SetAccountCursor(ctx, other, "int_1", 1, []byte(`{}`)), "a change")
+	},
 	"EnqueueJob": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
 		j := w.ready
 		j.ID, j.Workspace, j.Payload = "job_other", other, []byte(`"changed"`)
@@ -548,6 +573,8 @@ func fill(t *testing.T, db *storage.DB, id string) *filled {
 	must(t, db.CreateClient(ctx, oauth.Client{ID: "cli_all", Origin: oauth.Dynamic, CreatedAt: now}))
 	_, err = db.EnsurePolicy(ctx, oauth.Policy{Workspace: id, Client: "cli_all", Ceiling: w.key.Scopes, CreatedAt: now})
 	must(t, err)
+	must(t, db.CreateAccount(ctx, integrations.Account{ID: "int_1", Workspace: id, Kind: integrations.EmailKind, Name: "alpha", Sealed: "s",
+		Settings: integrations.Settings{IMAPHost: "alpha"}, Active: true, Default: true, Version: 1, CreatedAt: now, UpdatedAt: now}))
 	setEndpoint(t, db, "wh_1", id, "key_1", "https://alpha/", "s")
 	insertDelivery(t, db, webhook.Delivery{ID: "msg_1", Workspace: id, Endpoint: "wh_1", Owner: "key_1", Event: webhook.Test, Body: []byte("{}")})
 	insertDelivery(t, db, webhook.Delivery{ID: "msg_2", Workspace: id, Endpoint: "wh_1", Owner: "key_1", Event: webhook.Test, Body: []byte("{}"), State: jobs.Dead})

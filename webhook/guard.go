@@ -195,6 +195,16 @@ func (g *Guard) CheckURL(ctx context.Context, raw string) error {
 	return nil
 }
 
+// CheckHost returns an error unless host is a host name, or an address in its
+// usual form that may be reached. It does not ask the resolver: what a name
+// leads to is looked at when it is reached.
+func (g *Guard) CheckHost(host string) error {
+	if addr, err := netip.ParseAddr(host); err == nil {
+		return g.Check(addr)
+	}
+	return checkName(host)
+}
+
 // checkName refuses what is no host name, and what some resolvers would take
 // for an address in an unusual form, such as 127.1, 0x7f.1 or 2130706433: a
 // last label that is a number (WHATWG URL, "ends in a number").
