@@ -129,7 +129,7 @@ func (cr *Carrier) showAny(ctx context.Context, s catalog.Store, a *catalog.Acti
 func (cr *Carrier) model(ctx context.Context, tx Store, c catalog.Call) (integrations.Account, catalog.PlanCheck, catalog.PlanCheck, error) {
 	check := catalog.PlanCheck{Name: "model", Blocks: true}
 	spent := catalog.PlanCheck{Name: "cost", OK: true, Blocks: true, Text: "No monthly limit is set."}
-	account, err := (&integrations.Accounts{Store: tx}).Default(ctx, c.Grant.Workspace.ID, integrations.AnthropicKind, integrations.OpenAIKind)
+	account, err := (&integrations.Accounts{Store: tx}).Default(ctx, c.Grant.Workspace.ID, integrations.ModelPurpose)
 	if problem.Is(err, problem.Conflict) {
 		e := problem.Of(err)
 		check.Text = "No language model can be asked: " + e.Message + ". " + e.Fix

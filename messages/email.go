@@ -209,7 +209,10 @@ func (cr *Carrier) sender(ctx context.Context, tx Store, workspace, address stri
 	}
 	check = catalog.PlanCheck{Name: "sender", OK: true, Blocks: true}
 	if len(all) == 0 && (address == "" || strings.EqualFold(address, cr.Mail.Sender().Address)) {
-		check.Text = "No mail account is connected. " + cr.Mail.Describe()
+		check.Text = "No mail account is connected: the server's own mail server sends it as " + cr.Mail.Sender().Address + "."
+		if !cr.Mail.Sends() {
+			check.Text = "No mail server is connected: it goes nowhere, but is written to the server's outbox folder."
+		}
 		return "", cr.Mail.Sender(), check, nil
 	}
 	all = slices.DeleteFunc(all, func(a integrations.Account) bool { return !a.Active })
