@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"trustpager/access"
+	"trustpager/catalog"
 	"trustpager/problem"
 	"trustpager/webhook"
 )
@@ -40,6 +41,7 @@ type View struct {
 	DecisionReason string          `json:"decision_reason,omitempty"`
 	Result         json.RawMessage `json:"result,omitempty"`
 	Error          *problem.Error  `json:"error,omitempty"`
+	Outside        string          `json:"outside,omitempty"` // the status of what it has set going outside: queued, sent, failed …
 
 	CreatedAt  time.Time `json:"created_at"`
 	DecidedAt  time.Time `json:"decided_at,omitzero"`
@@ -73,6 +75,9 @@ func (gate *Gate) View(a Approval) View {
 		RequestedBy: who(a.By), Decider: a.Decider, Assignee: a.Assignee, Request: ViewRequest{a.Request.Door, a.Request.Method, a.Request.Path, a.Request.Tool},
 		DecisionReason: a.DecisionReason, Result: a.Result, Error: a.Error,
 		CreatedAt: a.CreatedAt, DecidedAt: a.DecidedAt, ExecutedAt: a.ExecutedAt,
+	}
+	if action, ok := gate.Catalog.Find(a.Action); ok && action.OpenWorld {
+		v.Outside = catalog.Outside(a.Result)
 	}
 	if a.Status != Pending {
 		w := who(a.DecidedBy)

@@ -243,11 +243,27 @@ func Topic(record string) string { return "record:" + record }
 
 // Unsettled reports whether the answer of an action is about something outside
 // that has not come to rest: its status is queued.
-func Unsettled(answer json.RawMessage) bool {
-	var a struct {
-		Status string `json:"status"`
+func Unsettled(answer json.RawMessage) bool { return outside(answer).Status == Queued }
+
+// Outside returns the status of what an action has set going outside, "" if
+// nothing.
+func Outside(answer json.RawMessage) string { return outside(answer).Status }
+
+// Warning returns what there is to know about what came to pass outside, "" if
+// nothing.
+func Warning(answer json.RawMessage) string { return outside(answer).Warning }
+
+// outsideAnswer is what the answers of actions that reach outside have in common.
+type outsideAnswer struct {
+	Status  string `json:"status"`
+	Warning string `json:"warning"`
+}
+
+func outside(answer json.RawMessage) (a outsideAnswer) {
+	if json.Unmarshal(answer, &a) != nil {
+		return outsideAnswer{} // nothing of the kind
 	}
-	return json.Unmarshal(answer, &a) == nil && a.Status == Queued
+	return a
 }
 
 // Queued is the status of what is to happen outside and has not.

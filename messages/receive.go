@@ -149,7 +149,7 @@ func (cr *Carrier) receive(ctx context.Context, tx Store, account integrations.A
 		return err // ours, by way of a list or a copy; or the mailbox has begun anew
 	}
 	values := map[string]any{"direction": "in", "status": statusReceived, "message_id": id, "account_id": account.ID, "sent_at": timestamp(cr.now())}
-	if !m.Date.IsZero() && m.Date.Year() > 1970 && m.Date.Year() < 9999 {
+	if m.Date.Year() > 1970 && m.Date.Before(cr.now()) {
 		values["sent_at"] = timestamp(m.Date)
 	}
 	if from, ok := catalog.Email(m.From.Address); ok {

@@ -153,6 +153,7 @@ var navigation = []struct {
 	title string
 }{
 	{"", false, "/", "Home"},
+	{"", false, messagesPath, "Messages"},
 	{"Agents", false, approvalsPath, "Approvals"},
 	{"Agents", true, keysPath, "API and agents"},
 	{"Agents", false, "/connect", "Connect"},
@@ -231,6 +232,8 @@ func hereOf(r *http.Request) string {
 		return approvalsPath
 	case path == apiPath, strings.HasPrefix(path, apiPath+"/"):
 		return keysPath
+	case strings.HasPrefix(path, messagesPath+"/"):
+		return messagesPath
 	case strings.HasPrefix(path, "/connections/"):
 		return "/connections"
 	}

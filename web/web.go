@@ -163,6 +163,8 @@ func (p *Pages) routes() map[string]handle {
 		"POST /workspace":                      p.room(p.switchWorkspace),
 		"GET /connect":                         p.room(p.connect),
 		"POST /loans/{loan}/end":               p.room(p.endLoan),
+		"GET " + messagesPath:                  p.room(p.messages),
+		"GET " + messagesPath + "/{message}":   p.room(p.thread),
 		"GET /settings/pause":                  p.adminRoom(p.pausePage),
 		"POST /settings/pause":                 p.adminRoom(p.pause),
 		"POST /settings/resume":                p.adminRoom(p.resume),
