@@ -254,6 +254,8 @@ const (
 	keepDeadJobs = 30 * 24 * time.Hour
 	keepTokens   = 24 * time.Hour // expired ones, so that their reuse is still noticed
 	purgeEvery   = time.Hour
+
+	keepInvitations = 30 * 24 * time.Hour // those that are over
 )
 
 func (s *Server) schedulePurge(ctx context.Context) error {
@@ -286,6 +288,7 @@ func (s *Server) purge(ctx context.Context, _ jobs.Job) error {
 		{"tokens", s.DB.PurgeTokens, now.Add(-keepTokens)},
 		{"sessions", s.DB.PurgeSessions, now},
 		{"links for a new password", s.DB.PurgeResetLinks, now},
+		{"invitations", s.DB.PurgeInvitations, now.Add(-keepInvitations)},
 	} {
 		total := int64(0)
 		for n := int64(1); n > 0; total += n {
