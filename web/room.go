@@ -157,6 +157,8 @@ var navigation = []struct {
 	{"Agents", true, keysPath, "API and agents"},
 	{"Agents", false, "/connect", "Connect"},
 	{"Agents", false, "/connections", "Connected apps"},
+	{"Workspace", true, companyPath, "Company"},
+	{"Workspace", true, usersPath, "Members"},
 	{"Workspace", true, "/settings/approvals", "Approval rules"},
 	{"Workspace", true, "/settings/billing", "Billing"},
 }
@@ -231,6 +233,8 @@ func hereOf(r *http.Request) string {
 		return approvalsPath
 	case path == apiPath, strings.HasPrefix(path, apiPath+"/"):
 		return keysPath
+	case strings.HasPrefix(path, usersPath+"/"):
+		return usersPath
 	case strings.HasPrefix(path, "/connections/"):
 		return "/connections"
 	}
