@@ -316,6 +316,9 @@ func (c *Card) facts(cat *catalog.Catalog, action *catalog.Action, a Approval, e
 	for _, f := range action.Fields() { // those that are not kept
 		if _, kept := r.Field(f.Name); !kept && f.Name != versionMember && input[f.Name] != nil {
 			fields = append(fields, f)
+			if proposed == nil {
+				proposed = map[string]json.RawMessage{}
+			}
 			proposed[f.Name] = input[f.Name]
 		}
 	}

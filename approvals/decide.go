@@ -642,6 +642,8 @@ func (gate *Gate) mayDecide(ctx context.Context, tx Store, g access.Grant, a App
 		return refuse("it has asked for it itself", people)
 	case g.Workspace.Settings.PeopleOnly || g.Workspace.Settings.FourEyes:
 		return refuse("in this workspace only people decide", people)
+	case gate.peopleDecide(a):
+		return refuse("it decides over people, which only people do", people)
 	case !g.MayDecide:
 		return refuse(`it has not the right "may decide"`, people)
 	}
@@ -657,6 +659,13 @@ func (gate *Gate) mayDecide(ctx context.Context, tx Store, g access.Grant, a App
 		return refuse("a key of its own family asked for it: one has made the other, or the same key has made both", people)
 	}
 	return nil
+}
+
+// peopleDecide reports whether the approval's action is one that only people
+// decide.
+func (gate *Gate) peopleDecide(a Approval) bool {
+	action, ok := gate.Catalog.Find(a.Action)
+	return ok && action.PeopleDecide
 }
 
 // madeBy reports whether the user is behind the credential that asked for a: it

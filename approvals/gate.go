@@ -371,6 +371,9 @@ func (gate *Gate) queue(ctx context.Context, tx Store, a *catalog.Action, call c
 		CreatedAt: call.Now, ExpiresAt: call.Now.Add(ttl),
 		DedupeKey: dedupeKey(a, call, in),
 	}
+	if a.PeopleDecide {
+		p.Decider = access.DeciderAdmin
+	}
 	p.Digest = p.digest()
 	stored, created, err := tx.CreateApproval(ctx, p, call.Now.Add(-SameAsk), most)
 	if cannot != nil && problem.Is(err, problem.QueueFull) {

@@ -24,17 +24,28 @@ type Action struct {
 	Destructive bool   // it removes or overwrites what was there
 	Idempotent  bool   // doing it again changes nothing more
 	OpenWorld   bool   // it reaches outside the workspace
-	Input       Schema // of the input, with id and reason where they apply
-	Output      Schema // of the result
+
+	// PeopleDecide marks what decides over people: whatever a credential holds,
+	// it waits, and only people decide it. A credential that could add people
+	// could log in as one of them, and decide what it has asked for itself.
+	PeopleDecide bool
+
+	Input  Schema // of the input, with id and reason where they apply
+	Output Schema // of the result
 
 	resource *Resource // nil for the search across resources
 	readable []string  // the resources that count if Resource is ""
 	fields   []Field   // of the input, in the order of the schema
+	refused  []refusal // members that the input cannot have, and why
 	reason   bool      // the input may hold the caller's reason
 	own      bool      // it reads only what the caller's own credential has made
 	code     bool      // a service plans it
 	plan     planner
 }
+
+// A refusal says of a member that callers expect in an input who sets it
+// instead.
+type refusal struct{ name, expected string }
 
 // A planner works out what the call would do, and refuses what cannot be done.
 // It changes nothing. With lock it reads for update what the plan relies on.
@@ -107,7 +118,11 @@ func (a *Action) Level(g access.Grant) access.Level {
 		return access.Deny
 	}
 	if a.Resource != "" {
-		return g.Decide(a.Resource, a.Verb)
+		l := g.Decide(a.Resource, a.Verb)
+		if a.PeopleDecide && g.Principal.Kind != access.KindPerson && g.Principal.Kind != access.KindOperator {
+			l = min(l, access.Queue)
+		}
+		return l
 	}
 	level := access.Deny
 	for _, r := range a.readable {

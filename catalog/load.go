@@ -71,6 +71,8 @@ type actionSpec struct {
 	verb                                             access.Verb
 	op                                               Op
 	target, destructive, idempotent, openWorld, own  bool
+	peopleDecide                                     bool
+	refused                                          []refusal
 	fields                                           []Field
 	output                                           *schema // nil for that of a record
 	at                                               position
@@ -561,7 +563,7 @@ func joinTypes(ts []Type) string {
 }
 
 // codeSettings are what only an action of the program itself can have.
-var codeSettings = []string{"op", "open_world", "own", "output"}
+var codeSettings = []string{"op", "open_world", "own", "output", "people_decide", "refused"}
 
 func (l *loader) action(r *Resource, key, n *yaml.Node, where string) actionSpec {
 	s := actionSpec{name: key.Value, op: OpOther, at: position{l.file, key.Line}}
@@ -582,6 +584,10 @@ func (l *loader) action(r *Resource, key, n *yaml.Node, where string) actionSpec
 	s.idempotent = l.boolean(m["idempotent"], where+".idempotent")
 	s.openWorld = l.boolean(m["open_world"], where+".open_world")
 	s.own = l.boolean(m["own"], where+".own")
+	s.peopleDecide = l.boolean(m["people_decide"], where+".people_decide")
+	for _, p := range l.pairs(m["refused"], where+".refused") {
+		s.refused = append(s.refused, refusal{p.key.Value, l.text(p.value, where+".refused")})
+	}
 	if o := m["op"]; o != nil {
 		s.op = Op(l.text(o, where+".op"))
 		if !slices.Contains([]Op{OpList, OpGet, OpCreate, OpUpdate, OpDelete, OpOther}, s.op) {

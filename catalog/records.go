@@ -600,17 +600,23 @@ func (a *Action) planDelete(ctx context.Context, s Store, c Call, lock bool) (pl
 	return p, nil
 }
 
+// ReferTo says how many records refer to the one of the id, by each field that
+// can.
+func (r *Resource) ReferTo(ctx context.Context, s Store, workspace, id string) ([]Referrer, error) {
+	if len(r.refs) == 0 {
+		return nil, nil
+	}
+	from := make([]Ref, len(r.refs))
+	for i, f := range r.refs {
+		from[i] = Ref{Resource: f.resource.Name, Field: f.field.Name}
+	}
+	return s.Referrers(ctx, workspace, id, from)
+}
+
 // referrers returns the error that says what refers to the record, if anything
 // does. Of kinds that the caller may not read it tells only that they exist.
 func (a *Action) referrers(ctx context.Context, s Store, c Call, rec Record) error {
-	if len(a.resource.refs) == 0 {
-		return nil
-	}
-	from := make([]Ref, len(a.resource.refs))
-	for i, f := range a.resource.refs {
-		from[i] = Ref{Resource: f.resource.Name, Field: f.field.Name}
-	}
-	all, err := s.Referrers(ctx, c.Grant.Workspace.ID, rec.ID, from)
+	all, err := a.resource.ReferTo(ctx, s, c.Grant.Workspace.ID, rec.ID)
 	if err != nil {
 		return err
 	}

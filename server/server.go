@@ -271,6 +271,8 @@ const (
 	keepTokens   = 24 * time.Hour       // expired ones, so that their reuse is still noticed
 	keepTallies  = 400 * 24 * time.Hour // more than a year of costs
 	purgeEvery   = time.Hour
+
+	keepInvitations = 30 * 24 * time.Hour // those that are over
 )
 
 func (s *Server) schedulePurge(ctx context.Context) error {
@@ -304,6 +306,7 @@ func (s *Server) purge(ctx context.Context, _ jobs.Job) error {
 		{"sessions", s.DB.PurgeSessions, now},
 		{"tallies", s.DB.PurgeTallies, now.Add(-keepTallies)},
 		{"links for a new password", s.DB.PurgeResetLinks, now},
+		{"invitations", s.DB.PurgeInvitations, now.Add(-keepInvitations)},
 	} {
 		total := int64(0)
 		for n := int64(1); n > 0; total += n {

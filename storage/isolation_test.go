@@ -28,18 +28,18 @@ import (
 // are for the operator and the server itself, which see all.
 var notOfAWorkspace = []string{
 	"BaseURL", "SetBaseURL", "Close", "Engine", "Ping", "Reindex", "Savepoint", "Statements", "Watch", "Notify", // the database as a whole
-	"CreateUser", "UserByEmail", "UserByID", "SetPassword", "SetUserName", "ReplacePassword", "Memberships", "CanLogIn", // people, who may be in several workspaces
+	"CreateUser", "UserByEmail", "UserByID", "SetPassword", "SetUserName", "ReplacePassword", "Memberships", "CanLogIn", "NoteLogin", // people, who may be in several workspaces
 	"Session", "CreateSession", "UpdateSession", "DeleteSession", // theirs
 	"CreateResetLink", "ResetLink", "TakeResetLink", // theirs
 	"OfferSetUp", "IsSetUpToken", "TakeSetUpToken", // before there is any
 	"CreateWorkspace", "Workspaces", // the operator's
-	"KeyBySecret", "Code", "TakeCode", "RefreshToken", "SpendRefreshToken", "CountSibling", "ProlongRefreshToken", // find the workspace by a hash
+	"KeyBySecret", "InvitationByHash", "TakeInvitation", "Code", "TakeCode", "RefreshToken", "SpendRefreshToken", "CountSibling", "ProlongRefreshToken", // find the workspace by a hash
 	"Client", "SaveDocumentClient", // clients that all workspaces may know
 	"LockConsent",                  // tells and changes nothing
 	"SigningKeys", "AddSigningKey", // the server's
 	"AccountByID", "ReadableAccounts", // find the workspace by an id, and for the server that reads mailboxes
 	"ClaimJobs", "NextJobDue", "JobsPaused", "PauseJobs", "ResumeJobs", "DeadJobs", "PendingWorkspaces", // the runner's
-	"PurgeRequests", "PurgeIdempotencyKeys", "PurgeDeadJobs", "PurgeDeliveries", "PurgeClients", "PurgeUnconsented", "PurgeTokens", "PurgeSessions", "PurgeResetLinks", "PurgeTallies", // the clean-up's
+	"PurgeRequests", "PurgeIdempotencyKeys", "PurgeDeadJobs", "PurgeDeliveries", "PurgeClients", "PurgeUnconsented", "PurgeTokens", "PurgeSessions", "PurgeResetLinks", "PurgeTallies", "PurgeInvitations", // the clean-up's
 	"Raw", "Rows", "ListQuery", "Setting", "SetSetting", "CutWriter", "CutNow", "WaitQueued", "Touch", "PurgeLocked", // of these tests
 }
 
@@ -70,6 +70,8 @@ type filled struct {
 	leased  jobs.Job
 	user    string
 	loan    approvals.Loan
+
+	invitation admin.Invitation
 }
 
 var crossings = map[string]crossing{
@@ -100,6 +102,31 @@ var crossings = map[string]crossing{
 	"RemoveMember": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
 		db.RemoveMember(ctx, other, w.user)
 		return nil
+	},
+	"SaveInvitation": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		i := w.invitation
+		i.ID, i.Workspace = "inv_other", other
+		got, err := db.SaveInvitation(ctx, i, "hash other")
+		if err == nil && got.ID != "inv_other" {
+			return fmt.Errorf("it has found the other's invitation: %+v", got)
+		}
+		return err
+	},
+	"Invitations": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.Invitations(ctx, other)
+		return seen(err, got)
+	},
+	"CancelInvitation": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.CancelInvitation(ctx, other, w.invitation.Email)
+		return seen(err, got.ID)
+	},
+	"Stock": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.Stock(ctx, other, now)
+		return seen(err, got)
+	},
+	"Consumption": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.Consumption(ctx, other, time.Time{}, now, 10)
+		return seen(err, got)
 	},
 	"Users": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
 		got, err := db.Users(ctx, other)
@@ -553,6 +580,9 @@ func fill(t *testing.T, db *storage.DB, id string) *filled {
 	workspace(t, db, id)
 	must(t, db.CreateUser(ctx, access.User{ID: w.user, Email: "alpha@example.com", Name: "alpha", CreatedAt: now}, "hash"))
 	must(t, db.SetMember(ctx, id, w.user, access.Owner, now))
+	w.invitation = admin.Invitation{ID: "inv_1", Workspace: id, Email: "grace@example.com", Role: access.Member, CreatedAt: now, ExpiresAt: now.Add(time.Hour)}
+	_, err := db.SaveInvitation(ctx, w.invitation, "invitation hash")
+	must(t, err)
 	w.key, _ = key(t, db, id, "key_1")
 	child := access.Key{ID: "key_2", Workspace: id, Name: "alpha child", Parent: "key_1", CreatedAt: now}
 	must(t, db.CreateKey(ctx, child, "child hash"))
@@ -560,7 +590,7 @@ func fill(t *testing.T, db *storage.DB, id string) *filled {
 		[]access.LastUse{{Workspace: id, Credential: "key_1", At: now, Action: "a"}}))
 	w.pending = ask(t, db, approval(id, "key_1"))
 	w.failed = ask(t, db, approval(id, "key_1"))
-	_, err := db.DecideApproval(ctx, id, w.failed.ID, approvals.Decision{Status: approvals.Approved, At: now})
+	_, err = db.DecideApproval(ctx, id, w.failed.ID, approvals.Decision{Status: approvals.Approved, At: now})
 	must(t, err)
 	_, err = db.MoveExecution(ctx, id, w.failed.ID, approvals.NotExecuted, approvals.Ran{Execution: approvals.Failed, At: now})
 	must(t, err)

@@ -158,6 +158,8 @@ var navigation = []struct {
 	{"Agents", true, keysPath, "API and agents"},
 	{"Agents", false, "/connect", "Connect"},
 	{"Agents", false, "/connections", "Connected apps"},
+	{"Workspace", true, companyPath, "Company"},
+	{"Workspace", true, usersPath, "Members"},
 	{"Workspace", true, "/settings/approvals", "Approval rules"},
 	{"Workspace", true, "/settings/billing", "Billing"},
 }
@@ -234,6 +236,8 @@ func hereOf(r *http.Request) string {
 		return keysPath
 	case strings.HasPrefix(path, messagesPath+"/"):
 		return messagesPath
+	case strings.HasPrefix(path, usersPath+"/"):
+		return usersPath
 	case strings.HasPrefix(path, "/connections/"):
 		return "/connections"
 	}

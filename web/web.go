@@ -1,7 +1,7 @@
 // Package web is the pages that people see: set-up, login, consent to OAuth
 // clients, the apps that a person has connected, approvals, and their account;
-// and for owners and admins keys, clients, deliveries, the rules of approvals,
-// the pause and billing.
+// invitations; and for owners and admins keys, clients, deliveries, the rules of
+// approvals, the pause, company, members and billing.
 //
 // Everything is rendered here and works as plain HTML forms; what JavaScript
 // adds is live numbers and lists, keys and buttons that copy. Most pages are
@@ -66,6 +66,9 @@ type Desk interface {
 	ForgotPassword(ctx context.Context, email, address string) error
 	ResetWith(ctx context.Context, token string) (admin.Person, error)
 	ResetPassword(ctx context.Context, token, password string) (admin.Person, error)
+	InvitedWith(ctx context.Context, token, address string) (admin.Invited, error)
+	Accept(ctx context.Context, in admin.Acceptance) (admin.Person, error)
+	AcceptAs(ctx context.Context, p admin.Person, token, address string) (admin.Invited, error)
 	ChangePassword(ctx context.Context, p admin.Person, c admin.PasswordChange) (admin.Person, error)
 	Rename(ctx context.Context, p admin.Person, name string) error
 	SetNotice(ctx context.Context, p admin.Person, workspace string, n access.Notice) error
@@ -168,6 +171,18 @@ func (p *Pages) routes() map[string]handle {
 		"GET /settings/pause":                  p.adminRoom(p.pausePage),
 		"POST /settings/pause":                 p.adminRoom(p.pause),
 		"POST /settings/resume":                p.adminRoom(p.resume),
+		"GET " + invitePath:                    p.inviteForm,
+		"POST " + invitePath:                   p.acceptInvitation,
+		"GET " + companyPath:                   p.adminRoom(p.company),
+		"POST " + companyPath:                  p.adminRoom(p.changeCompany),
+		"GET " + usersPath:                     p.adminRoom(p.members),
+		"GET " + usersPath + "/{user}":         p.adminRoom(p.member),
+		"POST " + usersPath + "/invite":        p.adminRoom(p.invite),
+		"POST " + usersPath + "/resend":        p.adminRoom(p.resendInvitation),
+		"POST " + usersPath + "/cancel":        p.adminRoom(p.cancelInvitation),
+		"POST " + usersPath + "/{user}/role":   p.adminRoom(p.changeRole),
+		"GET " + usersPath + "/{user}/remove":  p.adminRoom(p.confirmRemove),
+		"POST " + usersPath + "/{user}/remove": p.adminRoom(p.removeMember),
 		"GET /settings/billing":                p.adminRoom(p.billing),
 		"GET /settings/approvals":              p.adminRoom(p.rules),
 		"POST /settings/approvals":             p.adminRoom(p.changeRules),
@@ -203,6 +218,9 @@ func (p *Pages) routes() map[string]handle {
 		// Where a page that a form has led to stays in the browser's address.
 		"GET " + apiPath + "/keys/{key}/rotate":       p.adminRoom(upwards),
 		"GET " + apiPath + "/clients/{client}/rotate": p.adminRoom(upwards),
+		"GET " + usersPath + "/{user}/role":           p.adminRoom(upwards),
+		"GET " + usersPath + "/invite":                p.adminRoom(upwards),
+		"GET " + usersPath + "/resend":                p.adminRoom(upwards),
 		"GET " + apiPath + "/approvals/batch":         p.room(func(*http.Request, room) (answer, error) { return redirect(approvalsPath), nil }),
 
 		"/": missing,
