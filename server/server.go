@@ -93,7 +93,7 @@ func New(ctx context.Context, db *storage.DB, key secret.Key, cat *catalog.Catal
 	}
 	s.Catalog = cat
 	s.Gate = &approvals.Gate{Store: db, InTx: storage.InTx[approvals.Store](db), Watch: db.Watch, Catalog: cat,
-		Webhooks: s.Webhooks, Now: c.Now, BaseURL: c.BaseURL}
+		Webhooks: s.Webhooks, Now: c.Now, BaseURL: c.BaseURL, Lookups: s.Desk.Lookups()}
 	s.Desk.Catalog, s.Desk.Gate = cat, s.Gate
 	address := proxies(c.Proxies).address
 	s.OAuth, err = oauth.New(ctx, oauth.Config{
