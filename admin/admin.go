@@ -141,6 +141,17 @@ type Store interface {
 	WorkspaceUsage(ctx context.Context, workspace string, since time.Time) ([]access.DayCount, error)
 	LastUse(ctx context.Context, workspace, user string) (use access.LastUse, name string, err error)
 
+	// Subscription returns one subscription, with forUpdate locked until the
+	// transaction ends. It fails with [problem.NotFound].
+	Subscription(ctx context.Context, workspace, id string, forUpdate bool) (approvals.Subscription, error)
+	// CreateSubscription adds a subscription, but for its endpoint.
+	CreateSubscription(ctx context.Context, s approvals.Subscription) error
+	// UpdateSubscription replaces a subscription, but for its endpoint, if its stored
+	// version is s.Version-1. It fails with [problem.Conflict] otherwise.
+	UpdateSubscription(ctx context.Context, s approvals.Subscription) error
+	// DeleteSubscription removes a subscription, but for its endpoint.
+	DeleteSubscription(ctx context.Context, workspace, id string) error
+
 	CreateClient(ctx context.Context, c oauth.Client) error
 	UpdateClient(ctx context.Context, c oauth.Client) error
 	EnsurePolicy(ctx context.Context, p oauth.Policy) (oauth.Policy, error)

@@ -74,11 +74,9 @@ func (gate *Gate) Approve(ctx context.Context, g access.Grant, id string, seen S
 			d.Edited = call.Input.Canonical
 		}
 		if version != a.TargetVer {
-			rec, err := tx.Record(ctx, g.Workspace.ID, a.Resource, a.TargetID, false)
-			if err != nil {
+			if d.Base, err = gate.body(ctx, tx, a, action, call); err != nil {
 				return err
 			}
-			d.Base = rec.Body
 		}
 		standing, err := gate.standing(ctx, tx, g.Workspace, a)
 		if err != nil {
@@ -104,6 +102,16 @@ func (gate *Gate) Approve(ctx context.Context, g access.Grant, id string, seen S
 		return Approval{}, errors.Join(err, rerr)
 	}
 	return a, err
+}
+
+// body returns the target as it is.
+func (gate *Gate) body(ctx context.Context, tx Store, a Approval, action *catalog.Action, call catalog.Call) (json.RawMessage, error) {
+	if r := action.Of(); r != nil && !r.Keeps {
+		p, err := action.Preview(ctx, tx, call)
+		return p.Before, err
+	}
+	rec, err := tx.Record(ctx, a.Workspace, a.Resource, a.TargetID, false)
+	return rec.Body, err
 }
 
 // standing returns the votes of those who may still decide the approval.
@@ -862,6 +870,9 @@ func (gate *Gate) execute(ctx context.Context, tx Store, a *Approval, action *ca
 		ran = Ran{Execution: Failed, Result: call.Earlier, Error: problem.Report(ctx, err), At: call.Now}
 		target = a.TargetID
 	}
+	if err := gate.Tell(ctx, tx, a.Workspace, call.Grant.Principal, a.ID); err != nil {
+		return err
+	}
 	by := a.DecidedBy
 	stored, err := tx.MoveExecution(ctx, a.Workspace, a.ID, NotExecuted, ran)
 	if err != nil {
@@ -881,7 +892,7 @@ func (gate *Gate) execute(ctx context.Context, tx Store, a *Approval, action *ca
 }
 
 // decided does what follows every decision: the expiry is called off and the
-// agent's webhook is told.
+// webhooks are told.
 func (gate *Gate) decided(ctx context.Context, tx Store, a *Approval, event audit.Event) error {
 	if event != audit.ApprovalExpired {
 		if _, err := tx.CancelJobs(ctx, a.Workspace, ExpireKind, a.ID); err != nil {
@@ -895,6 +906,8 @@ func (gate *Gate) decided(ctx context.Context, tx Store, a *Approval, event audi
 		return gate.emit(ctx, tx, *a, webhook.ApprovalRejected, a.DecidedAt)
 	case audit.ApprovalExpired:
 		return gate.emit(ctx, tx, *a, webhook.ApprovalExpired, a.DecidedAt)
+	case audit.ApprovalWithdrawn:
+		return gate.tellApproval(ctx, tx, *a, webhook.ApprovalWithdrawn, a.DecidedAt)
 	}
 	return nil
 }

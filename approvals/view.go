@@ -101,7 +101,7 @@ func (gate *Gate) mask(a Approval, input json.RawMessage) json.RawMessage {
 	return action.Mask(input)
 }
 
-// emit tells the requester's webhook.
+// emit tells the requester's webhook, and the subscriptions of the workspace.
 func (gate *Gate) emit(ctx context.Context, tx Store, a Approval, event webhook.EventType, now time.Time) error {
 	e := webhook.Event{
 		Type: event, Time: now,
@@ -123,8 +123,10 @@ func (gate *Gate) emit(ctx context.Context, tx Store, a Approval, event webhook.
 	if a.By.Client != "" {
 		owner = a.By.Client // a client has one webhook for all its users
 	}
-	_, _, err := gate.Webhooks.Send(ctx, tx, a.Workspace, owner, e)
-	return err
+	if _, _, err := gate.Webhooks.Send(ctx, tx, a.Workspace, owner, e); err != nil {
+		return err
+	}
+	return gate.tellApproval(ctx, tx, a, event, now)
 }
 
 func actor(p access.Principal) webhook.Actor {

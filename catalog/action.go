@@ -3,6 +3,7 @@ package catalog
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"time"
 
 	"trustpager/access"
@@ -38,7 +39,7 @@ type Action struct {
 	fields   []Field   // of the input, in the order of the schema
 	refused  []refusal // members that the input cannot have, and why
 	reason   bool      // the input may hold the caller's reason
-	own      bool      // it reads only what the caller's own credential has made
+	own      bool      // it is only about what the caller's own credential has made
 	code     bool      // a service plans it
 	plan     planner
 }
@@ -201,6 +202,19 @@ type Result struct {
 	Data       json.RawMessage // an object, or an array for lists
 	Pagination *Pagination     // of lists
 	Target     Target          // what was acted on, or made
+
+	// Once holds further members of the data that are shown now and kept nowhere,
+	// such as a new secret. Neither a repeated request nor an approval tells them.
+	Once json.RawMessage `json:"-"`
+}
+
+// Shown returns the data with what is shown only now.
+func (r Result) Shown() json.RawMessage {
+	if len(r.Once) <= len("{}") || len(r.Data) <= len("{}") {
+		return r.Data
+	}
+	shown := append(slices.Clone(r.Data[:len(r.Data)-1]), ',')
+	return append(shown, r.Once[1:]...)
 }
 
 // Pagination says where a list goes on.
@@ -303,6 +317,10 @@ type Store interface {
 	// DeleteRecord removes the record if its stored version is version, and
 	// fails with [problem.Conflict] otherwise.
 	DeleteRecord(ctx context.Context, workspace, resource, id string, version int64) error
+
+	// NoteChange notes what the transaction has just done to a record, for those who
+	// want to be told. It forgets it if that is undone, and outside of transactions.
+	NoteChange(workspace string, c Change)
 
 	// SumByField returns, for the records whose field by refers to id, how many
 	// have each value of the indexed field of, and the sum of their integer

@@ -301,8 +301,9 @@ var (
 // takenNames are the resource names that the API uses for itself, and
 // takenPrefixes the id prefixes.
 var (
-	takenNames    = []string{"approvals", "keys", "me", "clients", "grants", "deliveries", "audit", "search"}
-	takenPrefixes = []string{"apr", "key", "ws", "wh", "usr", "cli", "gra", "del", "dlv", "job", "req", "aud", "ses", "inv", "msg", "whsec", "tp"}
+	// Events are named after resources, and those of the program after approval and webhook.
+	takenNames    = []string{"approvals", "approval", "webhook", "keys", "me", "clients", "grants", "deliveries", "audit", "search"}
+	takenPrefixes = []string{"apr", "key", "ws", "wh", "usr", "cli", "gra", "del", "dlv", "job", "req", "aud", "ses", "inv", "msg", "whsec", "whs", "tp"}
 	// takenFields are the members of records and of list inputs that every
 	// resource has.
 	takenFields = []string{"id", "version", "created_at", "updated_at", "created_after", "created_before",

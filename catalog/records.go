@@ -360,6 +360,7 @@ func (a *Action) planCreate(ctx context.Context, s Store, c Call, values map[str
 			if err := s.InsertRecord(ctx, c.Grant.Workspace.ID, rec, entries, terms); err != nil {
 				return Result{}, err
 			}
+			s.NoteChange(c.Grant.Workspace.ID, Change{Op: OpCreate, Record: rec})
 			data, err := r.appendRecord(nil, rec, nil)
 			return Result{Data: data, Target: r.targetOf(rec, settled)}, err
 		},
@@ -391,6 +392,7 @@ func (a *Action) planUpdate(ctx context.Context, s Store, c Call, changes map[st
 		target: r.targetOf(rec, old), before: old, after: settled,
 		run: func(ctx context.Context, s Store) (Result, error) {
 			if body := appendJSON(nil, settled); !bytes.Equal(body, rec.Body) {
+				before := rec.Body
 				rec.Body = body
 				rec.Version++
 				rec.UpdatedAt = c.Now.UTC().Truncate(time.Millisecond)
@@ -398,6 +400,7 @@ func (a *Action) planUpdate(ctx context.Context, s Store, c Call, changes map[st
 				if err := s.UpdateRecord(ctx, c.Grant.Workspace.ID, rec, entries, terms); err != nil {
 					return Result{}, err
 				}
+				s.NoteChange(c.Grant.Workspace.ID, Change{Op: OpUpdate, Record: rec, Before: before})
 			}
 			data, err := r.appendRecord(nil, rec, nil)
 			return Result{Data: data, Target: r.targetOf(rec, settled)}, err
@@ -594,6 +597,7 @@ func (a *Action) planDelete(ctx context.Context, s Store, c Call, lock bool) (pl
 		if err := s.DeleteRecord(ctx, c.Grant.Workspace.ID, r.Name, rec.ID, rec.Version); err != nil {
 			return Result{}, err
 		}
+		s.NoteChange(c.Grant.Workspace.ID, Change{Op: OpDelete, Record: rec})
 		data := append(appendString([]byte(`{"id":`), rec.ID), `,"deleted":true}`...)
 		return Result{Data: data, Target: p.target}, nil
 	}

@@ -155,7 +155,11 @@ func (r *Resource) Insert(ctx context.Context, s Store, workspace, id string, va
 	now = now.UTC().Truncate(time.Millisecond)
 	rec := Record{Resource: r.Name, ID: id, Version: 1, Body: appendJSON(nil, values), CreatedAt: now, UpdatedAt: now}
 	entries, terms := r.index(values)
-	return rec, s.InsertRecord(ctx, workspace, rec, entries, terms)
+	if err := s.InsertRecord(ctx, workspace, rec, entries, terms); err != nil {
+		return rec, err
+	}
+	s.NoteChange(workspace, Change{Op: OpCreate, Record: rec})
+	return rec, nil
 }
 
 // Change stores changes of a record of a resource that is code, as Insert takes
@@ -172,11 +176,16 @@ func (r *Resource) Change(ctx context.Context, s Store, workspace string, rec Re
 			values[name] = v
 		}
 	}
+	before := rec.Body
 	rec.Body = appendJSON(nil, values)
 	rec.Version++
 	rec.UpdatedAt = now.UTC().Truncate(time.Millisecond)
 	entries, terms := r.index(values)
-	return rec, s.UpdateRecord(ctx, workspace, rec, entries, terms)
+	if err := s.UpdateRecord(ctx, workspace, rec, entries, terms); err != nil {
+		return rec, err
+	}
+	s.NoteChange(workspace, Change{Op: OpUpdate, Record: rec, Before: before})
+	return rec, nil
 }
 
 // Answer returns the record as callers see it.

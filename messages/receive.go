@@ -199,8 +199,10 @@ func (cr *Carrier) keep(ctx context.Context, tx Store, workspace string, r *cata
 		}
 		values["latest"], values["thread_count"] = true, number(n)
 	}
-	_, err := r.Insert(ctx, tx, workspace, id, values, now)
-	return err
+	if _, err := r.Insert(ctx, tx, workspace, id, values, now); err != nil {
+		return err
+	}
+	return cr.Gate.Tell(ctx, tx, workspace, access.System, "")
 }
 
 // thread finds the thread that an e-mail belongs to, by what it answers. Its

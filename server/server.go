@@ -103,7 +103,7 @@ func New(ctx context.Context, db *storage.DB, key secret.Key, cat *catalog.Catal
 	}
 	s.Catalog = cat
 	s.Gate = &approvals.Gate{Store: db, InTx: storage.InTx[approvals.Store](db), Watch: db.Watch, Catalog: cat,
-		Webhooks: s.Webhooks, Now: c.Now, BaseURL: c.BaseURL}
+		Webhooks: s.Webhooks, Now: c.Now, BaseURL: c.BaseURL, Lookups: s.Desk.Lookups()}
 	s.Desk.Catalog, s.Desk.Gate = cat, s.Gate
 	s.Messages.Catalog, s.Messages.Gate = cat, s.Gate
 	address := proxies(c.Proxies).address

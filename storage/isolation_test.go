@@ -27,7 +27,7 @@ import (
 // notOfAWorkspace lists the methods of a DB that touch no workspace's rows, or
 // are for the operator and the server itself, which see all.
 var notOfAWorkspace = []string{
-	"BaseURL", "SetBaseURL", "Close", "Engine", "Ping", "Reindex", "Savepoint", "Statements", "Watch", "Notify", // the database as a whole
+	"BaseURL", "SetBaseURL", "Close", "Engine", "Ping", "Reindex", "Savepoint", "Statements", "Watch", "Notify", "NoteChange", // the database as a whole
 	"CreateUser", "UserByEmail", "UserByID", "SetPassword", "SetUserName", "ReplacePassword", "Memberships", "CanLogIn", "NoteLogin", // people, who may be in several workspaces
 	"Session", "CreateSession", "UpdateSession", "DeleteSession", // theirs
 	"CreateResetLink", "ResetLink", "TakeResetLink", // theirs
@@ -448,6 +448,36 @@ var crossings = map[string]crossing{
 	"InsertDelivery": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
 		return db.InsertDelivery(ctx, webhook.Delivery{ID: "msg_other", Workspace: other, Endpoint: "wh_x", Owner: "key_x", State: jobs.Ready, Body: []byte("{}"), CreatedAt: now})
 	},
+	"MoveEndpoint": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		return seen(db.MoveEndpoint(ctx, other, w.key.ID, "https://other/", nil), "a change")
+	},
+	"LastDeliveries": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.LastDeliveries(ctx, other, []string{w.key.ID})
+		return seen(err, got)
+	},
+	"Subscriptions": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.Subscriptions(ctx, other)
+		return seen(err, got)
+	},
+	"Subscription": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.Subscription(ctx, other, "whs_1", true)
+		return seen(err, got.ID)
+	},
+	"CreateSubscription": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		return seen(db.CreateSubscription(ctx, approvals.Subscription{ID: "whs_1", Workspace: other}), "an id that is taken")
+	},
+	"UpdateSubscription": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		return seen(db.UpdateSubscription(ctx, approvals.Subscription{ID: "whs_1", Workspace: other, Version: 2}), "an update")
+	},
+	"DeleteSubscription": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		return seen(db.DeleteSubscription(ctx, other, "whs_1"), "a removal")
+	},
+	"TakeChanges": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		return storage.InTx[approvals.Store](db)(ctx, func(tx approvals.Store) error {
+			tx.NoteChange("wsp_1", catalog.Change{Op: catalog.OpCreate})
+			return seen(nil, tx.TakeChanges(other))
+		})
+	},
 	"Delivery": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
 		got, err := db.Delivery(ctx, other, "msg_1")
 		return seen(err, got.ID)
@@ -620,6 +650,8 @@ func fill(t *testing.T, db *storage.DB, id string) *filled {
 	_, _, err = db.AddTally(ctx, id, messages.Tally{Owner: "key_1", What: "sends", Period: "2026-01-31"}, 7, 100, now)
 	must(t, err)
 	setEndpoint(t, db, "wh_1", id, "key_1", "https://alpha/", "s")
+	setEndpoint(t, db, "wh_2", id, "whs_1", "https://alpha/events", "s")
+	must(t, db.CreateSubscription(ctx, approvals.Subscription{ID: "whs_1", Workspace: id, Version: 1, Active: true, Creator: access.Principal{Kind: access.KindKey, ID: "key_1"}}))
 	insertDelivery(t, db, webhook.Delivery{ID: "msg_1", Workspace: id, Endpoint: "wh_1", Owner: "key_1", Event: webhook.Test, Body: []byte("{}")})
 	insertDelivery(t, db, webhook.Delivery{ID: "msg_2", Workspace: id, Endpoint: "wh_1", Owner: "key_1", Event: webhook.Test, Body: []byte("{}"), State: jobs.Dead})
 	return w

@@ -161,6 +161,7 @@ var navigation = []struct {
 	{"Workspace", true, companyPath, "Company"},
 	{"Workspace", true, usersPath, "Members"},
 	{"Workspace", true, "/settings/approvals", "Approval rules"},
+	{"Workspace", true, webhooksPath, "Webhooks"},
 	{"Workspace", true, "/settings/billing", "Billing"},
 }
 
@@ -240,6 +241,8 @@ func hereOf(r *http.Request) string {
 		return usersPath
 	case strings.HasPrefix(path, "/connections/"):
 		return "/connections"
+	case strings.HasPrefix(path, webhooksPath+"/"):
+		return webhooksPath
 	}
 	return path
 }

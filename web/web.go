@@ -187,6 +187,14 @@ func (p *Pages) routes() map[string]handle {
 		"GET /settings/approvals":              p.adminRoom(p.rules),
 		"POST /settings/approvals":             p.adminRoom(p.changeRules),
 
+		"GET " + webhooksPath:                     p.adminRoom(p.webhooks),
+		"GET " + webhooksPath + "/new":            p.adminRoom(p.newWebhook),
+		"POST " + webhooksPath + "/new":           p.adminRoom(p.createWebhook),
+		"GET " + webhooksPath + "/{hook}":         p.adminRoom(p.webhook),
+		"POST " + webhooksPath + "/{hook}":        p.adminRoom(p.updateWebhook),
+		"GET " + webhooksPath + "/{hook}/delete":  p.adminRoom(p.confirmDeleteWebhook),
+		"POST " + webhooksPath + "/{hook}/delete": p.adminRoom(p.deleteWebhook),
+
 		"GET " + apiPath:                              p.room(p.api),
 		"GET " + apiPath + "/keys/new":                p.adminRoom(p.newKey),
 		"POST " + apiPath + "/keys/new":               p.adminRoom(p.createKey),
@@ -230,11 +238,11 @@ func (p *Pages) routes() map[string]handle {
 	} {
 		routes["POST "+apiPath+"/approvals/{approval}/"+action] = p.decideAs(h)
 	}
-	for _, owner := range []string{"/keys/{key}", "/clients/{client}"} {
-		base := apiPath + owner + "/webhook"
+	for _, base := range []string{apiPath + "/keys/{key}/webhook", apiPath + "/clients/{client}/webhook", webhooksPath + "/{hook}/deliveries"} {
 		routes["GET "+base] = p.adminRoom(p.deliveries)
 		routes["POST "+base+"/test"] = p.adminRoom(p.testWebhook)
 		routes["POST "+base+"/rotate"] = p.adminRoom(p.rotateWebhook)
+		routes["GET "+base+"/rotate"] = p.adminRoom(upwards)
 		routes["POST "+base+"/{delivery}/resend"] = p.adminRoom(p.resend)
 	}
 	return routes
