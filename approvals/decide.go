@@ -66,7 +66,11 @@ func (gate *Gate) Approve(ctx context.Context, g access.Grant, id string, seen S
 			return err
 		}
 		call.IfVersion = version
-		if _, err := action.Check(ctx, tx, call); err != nil {
+		if name := action.SecretIn(call.Input); name != "" {
+			return secretRefused(action, name)
+		}
+		preview, err := action.Preview(ctx, tx, call)
+		if err != nil {
 			return blocked(a, err)
 		}
 		d := Decision{Status: Approved, By: g.Principal, At: now, TargetVer: version}
@@ -74,11 +78,7 @@ func (gate *Gate) Approve(ctx context.Context, g access.Grant, id string, seen S
 			d.Edited = call.Input.Canonical
 		}
 		if version != a.TargetVer {
-			rec, err := tx.Record(ctx, g.Workspace.ID, a.Resource, a.TargetID, false)
-			if err != nil {
-				return err
-			}
-			d.Base = rec.Body
+			d.Base = preview.Before
 		}
 		standing, err := gate.standing(ctx, tx, g.Workspace, a)
 		if err != nil {

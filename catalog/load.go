@@ -300,7 +300,7 @@ var (
 // takenPrefixes the id prefixes.
 var (
 	takenNames    = []string{"approvals", "keys", "me", "clients", "grants", "deliveries", "audit", "search"}
-	takenPrefixes = []string{"apr", "key", "ws", "wh", "usr", "cli", "gra", "del", "dlv", "job", "req", "aud", "ses", "inv", "msg", "whsec", "tp"}
+	takenPrefixes = []string{"apr", "key", "ws", "wh", "usr", "cli", "gra", "del", "dlv", "job", "req", "aud", "ses", "inv", "msg", "whsec", "tp", "int"}
 	// takenFields are the members of records and of list inputs that every
 	// resource has.
 	takenFields = []string{"id", "version", "created_at", "updated_at", "created_after", "created_before",

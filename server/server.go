@@ -4,6 +4,7 @@ package server
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -39,6 +40,7 @@ type Config struct {
 	Hosts       []string       // further names of this server
 	OAuthRate   int            // requests a minute of one address at each OAuth endpoint; 0 means the default
 	Mail        integrations.Mail
+	Roots       *x509.CertPool // whose certificates integrations believe; nil means the system's
 	Proxies     []netip.Prefix // reverse proxies whose X-Forwarded-For is believed
 	Version     string         // of the program
 	Now         func() time.Time
@@ -57,6 +59,7 @@ type Server struct {
 	Webhooks *webhook.Endpoints
 	OAuth    *oauth.Server
 	Mail     *integrations.Mailer
+	Accounts *integrations.Accounts
 
 	handler http.Handler
 	mcp     *mcp.Server
@@ -87,7 +90,8 @@ func New(ctx context.Context, db *storage.DB, key secret.Key, cat *catalog.Catal
 	s.Mail.IsMember = s.isMember
 	guard := &webhook.Guard{Allow: c.WebhookNets}
 	s.Webhooks = &webhook.Endpoints{Guard: guard, Sealer: key, Now: c.Now}
-	s.Desk = &admin.Desk{Store: db, InTx: storage.InTx[admin.Store](db), Webhooks: s.Webhooks, Mail: s.Mail, Now: c.Now, RefusalTime: refusalTime}
+	s.Accounts = &integrations.Accounts{Store: db, Sealer: key, Network: integrations.Network{Guard: guard, Roots: c.Roots}}
+	s.Desk = &admin.Desk{Store: db, InTx: storage.InTx[admin.Store](db), Webhooks: s.Webhooks, Mail: s.Mail, Accounts: s.Accounts, Now: c.Now, RefusalTime: refusalTime}
 	if cat, err = cat.Bind(s.Desk.Services()); err != nil {
 		return nil, err
 	}
@@ -127,11 +131,12 @@ func New(ctx context.Context, db *storage.DB, key secret.Key, cat *catalog.Catal
 	changed, unwatch := db.Watch(storage.JobsTopic)
 	s.unwatch = unwatch
 	s.runner = &jobs.Runner{Store: db, Now: c.Now, Changed: changed, Kinds: map[string]jobs.Kind{
-		webhook.Kind:          deliverer.Jobs(),
-		approvals.ExpireKind:  {Handle: s.Gate.Expire},
-		integrations.MailKind: s.Mail.Jobs(),
-		admin.NoticeKind:      s.Desk.Notices(),
-		purgeKind:             {Handle: s.purge, Workers: 1, Timeout: 10 * time.Minute},
+		webhook.Kind:              deliverer.Jobs(),
+		approvals.ExpireKind:      {Handle: s.Gate.Expire},
+		integrations.MailKind:     s.Mail.Jobs(),
+		admin.NoticeKind:          s.Desk.Notices(),
+		admin.IntegrationTestKind: s.Desk.IntegrationTests(),
+		purgeKind:                 {Handle: s.purge, Workers: 1, Timeout: 10 * time.Minute},
 	}}
 	return s, nil
 }
