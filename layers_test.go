@@ -18,9 +18,9 @@ var layers = [][]string{
 	{"access", "webhook"},
 	{"catalog", "oauth", "integrations"},
 	{"approvals"},
-	{"admin"},
+	{"messages", "admin"},
 	{"storage", "rest", "mcp", "web"},
-	{"storage/storagetest", "server", "jobs/jobstest"},
+	{"storage/storagetest", "server", "jobs/jobstest", "integrations/integrationstest"},
 	{"server/servertest", "server/browsertest"},
 	{"cmd/trustpager"},
 }

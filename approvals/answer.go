@@ -14,7 +14,7 @@ import (
 // way in which it can end has a status of its own, so that waiting, a refusal
 // and a failure cannot be taken for each other or for success.
 type Answer struct {
-	Status   string          `json:"status"` // pending_approval, approved, executed, executed_with_edits, rejected, expired, withdrawn, failed
+	Status   string          `json:"status"` // pending_approval, approved, sending, executed, executed_with_edits, rejected, expired, withdrawn, failed, unknown
 	Executed bool            `json:"executed"`
 	Approval Pointer         `json:"approval"`
 	Message  string          `json:"message"`
@@ -47,6 +47,10 @@ const (
 	editedMessage    = "Executed with edits: this was approved with other values. What was done is edited_input, not the input that was asked for."
 	approvedMessage  = "NOT executed yet: this was approved, and is about to be done. Do not retry it; ask again with get_approval."
 	failedMessage    = "NOT executed: this was approved, but it failed with the error given. A person may retry it; do not retry it yourself."
+	sendingMessage   = "NOT done yet: this was approved and is on its way outside, where nobody has taken it so far. Do not do it again; " +
+		"wait_for_approval tells how it ends."
+	unknownMessage = "OUTCOME UNKNOWN: this was approved and tried, and the answer got lost: it may have been done. " +
+		"A person looks at it; do not do it again, and do not report it as done."
 	dismissedMessage = "NOT executed: this was approved, it failed with the error given, and a person has let it be. It is final."
 )
 
@@ -76,6 +80,10 @@ func (gate *Gate) Answer(a Approval) Answer {
 func (gate *Gate) answerExecution(ans *Answer, a Approval) {
 	switch a.Execution {
 	case Done:
+		if settling(a) {
+			ans.Status, ans.Message, ans.Data = "sending", sendingMessage, a.Result
+			return
+		}
 		ans.Status, ans.Message, ans.Executed, ans.Data = "executed", doneMessage, true, a.Result
 		if a.Edited != nil {
 			ans.Status, ans.Message = "executed_with_edits", editedMessage
@@ -87,6 +95,9 @@ func (gate *Gate) answerExecution(ans *Answer, a Approval) {
 		ans.Status, ans.Message, ans.Error = "failed", dismissedMessage, a.Error
 	default:
 		ans.Status, ans.Message, ans.Error = "failed", failedMessage, a.Error
+		if a.Error != nil && a.Error.Kind == problem.Unknown {
+			ans.Status, ans.Message = "unknown", unknownMessage
+		}
 	}
 }
 

@@ -511,14 +511,14 @@ func (gate *Gate) Batch(ctx context.Context, g access.Grant, items []BatchItem, 
 	return results, nil
 }
 
-// Wait returns the approval once it is decided and its execution is over, or
-// as it stands when ctx ends.
+// Wait returns the approval once it is decided and its execution is over, also
+// outside, or as it stands when ctx ends.
 func (gate *Gate) Wait(ctx context.Context, g access.Grant, id string) (Approval, error) {
 	changed, stop := gate.Watch(id)
 	defer stop()
 	for {
 		a, err := gate.Approval(context.WithoutCancel(ctx), g, id)
-		if err != nil || a.Status != Pending {
+		if err != nil || a.Status != Pending && !settling(a) {
 			return a, err
 		}
 		select {

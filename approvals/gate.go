@@ -264,8 +264,17 @@ func (gate *Gate) Do(ctx context.Context, g access.Grant, a *catalog.Action, in 
 		})
 		return err
 	})
+	if err == nil && out.Approval == nil && a.Awaited() && catalog.Unsettled(out.Result.Data) {
+		ctx, cancel := context.WithTimeout(ctx, settleTime)
+		defer cancel()
+		out.Result.Data, err = gate.Settle(ctx, g.Workspace.ID, a.Of(), out.Result.Target.ID)
+	}
 	return out, err
 }
+
+// settleTime is how long who asks a model waits for what it writes. Then they
+// are answered that it is still queued.
+const settleTime = 45 * time.Second
 
 // refusal says what the caller lacks.
 func refusal(a *catalog.Action) error {

@@ -130,6 +130,10 @@ func (a *Action) Scope() access.Scope {
 	return access.Scope{Resource: a.Resource, Rung: access.LowestRung(a.resource.Ladder, verb)}
 }
 
+// Awaited reports whether who asks for the action wants what comes of it
+// outside, as what a model writes, and not only that it is on its way.
+func (a *Action) Awaited() bool { return a.Verb == access.Use }
+
 // Fields returns the members of the input other than id, in the order of the
 // schema. The caller must not change them.
 func (a *Action) Fields() []Field { return a.fields }

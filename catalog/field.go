@@ -95,7 +95,9 @@ type Field struct {
 }
 
 // Indexed reports whether records can be found by the field's value.
-func (f *Field) Indexed() bool { return f.Filter || f.Lookup || f.Sort || f.Unique || f.Type == TypeRef }
+func (f *Field) Indexed() bool {
+	return f.Filter || f.Lookup || f.Sort || f.Unique || f.Type == TypeRef
+}
 
 // nonEmpty reports whether the field refuses empty text and empty arrays.
 func (f *Field) nonEmpty() bool { return f.Required || f.filled }

@@ -237,3 +237,18 @@ func (r *Resource) Lookup(field string, value any) Filter {
 // Email returns the e-mail address as fields of [TypeEmail] keep it, and whether
 // it is one.
 func Email(s string) (string, bool) { return email(s) }
+
+// Topic is what is touched when the record of something outside changes.
+func Topic(record string) string { return "record:" + record }
+
+// Unsettled reports whether the answer of an action is about something outside
+// that has not come to rest: its status is queued.
+func Unsettled(answer json.RawMessage) bool {
+	var a struct {
+		Status string `json:"status"`
+	}
+	return json.Unmarshal(answer, &a) == nil && a.Status == Queued
+}
+
+// Queued is the status of what is to happen outside and has not.
+const Queued = "queued"

@@ -223,7 +223,7 @@ func fileName(id string) string {
 // write writes the message as name.eml unless there is such a file.
 func (o Outbox) write(built *gomail.Msg, name string) (path string, err error) {
 	if o.Folder == "" {
-		return "", jobs.Permanent(errors.New("there is no mail server and no outbox"))
+		return "", jobs.Permanent(errNowhere)
 	}
 	if err := os.MkdirAll(o.Folder, 0o700); err != nil {
 		return "", fmt.Errorf("outbox: %w", err)
@@ -246,6 +246,9 @@ func (o Outbox) write(built *gomail.Msg, name string) (path string, err error) {
 	}
 	return path, syncFolder(o.Folder)
 }
+
+// errNowhere says that the operator has set up nothing that mail could go to.
+var errNowhere = errors.New("there is no mail server and no outbox")
 
 // syncFolder makes the names in the folder survive a power cut.
 func syncFolder(folder string) error {

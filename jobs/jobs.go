@@ -266,3 +266,7 @@ func (k Kind) end(j Job, now time.Time, err error) Ending {
 	e.Job.RunAt = e.RunAt
 	return e
 }
+
+// Stopped reports whether the attempt ended because the server stops, and so
+// says nothing about the work.
+func (e Ending) Stopped() bool { return errors.Is(e.Err, errStopping) }

@@ -61,9 +61,12 @@ func panicked(what string, p any) error {
 // resultAnswer says what an action that ran has answered.
 func resultAnswer(t *tool, r catalog.Result) answer {
 	b := make([]byte, 0, len(r.Data)+96)
-	if t.reads {
+	switch {
+	case t.reads:
 		b = append(b, `{"data":`...)
-	} else {
+	case t.action.OpenWorld && catalog.Unsettled(r.Data):
+		b = append(b, `{"status":"sending","executed":false,"message":"On its way outside, where nobody has taken it so far. Do not do it again; read it by its id to see how it ends.","data":`...)
+	default:
 		b = append(b, `{"status":"executed","executed":true,"data":`...)
 	}
 	if len(r.Data) == 0 {

@@ -39,7 +39,8 @@ const (
 	RateLimited       Kind = "RATE_LIMITED"        // the minute's or the day's limit is used up
 	QueueFull         Kind = "APPROVAL_QUEUE_FULL" // too many approvals of this credential are open
 	Unavailable       Kind = "UNAVAILABLE"         // the server cannot do it now; nothing was done
-	Unknown           Kind = "OUTCOME_UNKNOWN"     // the connection to the database was lost at commit
+	Unknown           Kind = "OUTCOME_UNKNOWN"     // the connection was lost before the answer: it may have been done
+	Outside           Kind = "OUTSIDE_FAILED"      // a service outside has refused it, or could not be reached
 	Internal          Kind = "INTERNAL_ERROR"      // a fault of the server
 )
 
@@ -66,6 +67,7 @@ var wire = map[Kind]struct {
 	QueueFull:         {http.StatusTooManyRequests, -32029},
 	Unavailable:       {http.StatusServiceUnavailable, -32603},
 	Unknown:           {http.StatusServiceUnavailable, -32603},
+	Outside:           {http.StatusBadGateway, -32603},
 	Internal:          {http.StatusInternalServerError, -32603},
 }
 

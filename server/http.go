@@ -49,6 +49,7 @@ func (s *Server) routes(api, pages http.Handler) http.Handler {
 	registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "trustpager_database_statements_total",
 		Help: "Statements that the database was given."}, func() float64 { return float64(s.DB.Statements()) }))
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	mux.Handle("/callbacks/", m.observe("callbacks", s.Messages.Callbacks()))
 	programs := m.observe("oauth", s.OAuth.Handler())
 	for _, pattern := range oauth.Patterns() {
 		mux.Handle(pattern, programs)

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -23,6 +24,7 @@ import (
 	"trustpager/integrations"
 	"trustpager/jobs"
 	"trustpager/mcp"
+	"trustpager/messages"
 	"trustpager/oauth"
 	"trustpager/origin"
 	"trustpager/rest"
@@ -40,7 +42,7 @@ type Config struct {
 	Hosts       []string       // further names of this server
 	OAuthRate   int            // requests a minute of one address at each OAuth endpoint; 0 means the default
 	Mail        integrations.Mail
-	Roots       *x509.CertPool // whose certificates integrations believe; nil means the system's
+	Roots       *x509.CertPool // whom to believe about certificates of outside services; nil means the system's
 	Proxies     []netip.Prefix // reverse proxies whose X-Forwarded-For is believed
 	Version     string         // of the program
 	Now         func() time.Time
@@ -60,6 +62,7 @@ type Server struct {
 	OAuth    *oauth.Server
 	Mail     *integrations.Mailer
 	Accounts *integrations.Accounts
+	Messages *messages.Carrier
 
 	handler http.Handler
 	mcp     *mcp.Server
@@ -92,13 +95,17 @@ func New(ctx context.Context, db *storage.DB, key secret.Key, cat *catalog.Catal
 	s.Webhooks = &webhook.Endpoints{Guard: guard, Sealer: key, Now: c.Now}
 	s.Accounts = &integrations.Accounts{Store: db, Sealer: key, Network: integrations.Network{Guard: guard, Roots: c.Roots}}
 	s.Desk = &admin.Desk{Store: db, InTx: storage.InTx[admin.Store](db), Webhooks: s.Webhooks, Mail: s.Mail, Accounts: s.Accounts, Now: c.Now, RefusalTime: refusalTime}
-	if cat, err = cat.Bind(s.Desk.Services()); err != nil {
+	s.Messages = &messages.Carrier{Store: db, InTx: storage.InTx[messages.Store](db), Accounts: s.Accounts, Mail: s.Mail, BaseURL: c.BaseURL, Now: c.Now}
+	services := s.Desk.Services()
+	maps.Copy(services, s.Messages.Services())
+	if cat, err = cat.Bind(services); err != nil {
 		return nil, err
 	}
 	s.Catalog = cat
 	s.Gate = &approvals.Gate{Store: db, InTx: storage.InTx[approvals.Store](db), Watch: db.Watch, Catalog: cat,
 		Webhooks: s.Webhooks, Now: c.Now, BaseURL: c.BaseURL}
 	s.Desk.Catalog, s.Desk.Gate = cat, s.Gate
+	s.Messages.Catalog, s.Messages.Gate = cat, s.Gate
 	address := proxies(c.Proxies).address
 	s.OAuth, err = oauth.New(ctx, oauth.Config{
 		Store: db, InTx: storage.InTx[oauth.Store](db), Sealer: key, Issuer: c.BaseURL, Origin: names, Now: c.Now,
@@ -130,14 +137,16 @@ func New(ctx context.Context, db *storage.DB, key secret.Key, cat *catalog.Catal
 	deliverer := &webhook.Deliverer{Store: db, InTx: storage.InTx[webhook.Store](db), Guard: guard, Sealer: key, Now: c.Now, Version: c.Version}
 	changed, unwatch := db.Watch(storage.JobsTopic)
 	s.unwatch = unwatch
-	s.runner = &jobs.Runner{Store: db, Now: c.Now, Changed: changed, Kinds: map[string]jobs.Kind{
+	kinds := map[string]jobs.Kind{
 		webhook.Kind:              deliverer.Jobs(),
 		approvals.ExpireKind:      {Handle: s.Gate.Expire},
 		integrations.MailKind:     s.Mail.Jobs(),
 		admin.NoticeKind:          s.Desk.Notices(),
 		admin.IntegrationTestKind: s.Desk.IntegrationTests(),
 		purgeKind:                 {Handle: s.purge, Workers: 1, Timeout: 10 * time.Minute},
-	}}
+	}
+	maps.Copy(kinds, s.Messages.Jobs())
+	s.runner = &jobs.Runner{Store: db, Now: c.Now, Changed: changed, Kinds: kinds}
 	return s, nil
 }
 
@@ -161,6 +170,9 @@ func (s *Server) Work(ctx context.Context) error {
 		return err
 	}
 	if err := s.Desk.StartNotices(ctx); err != nil && ctx.Err() == nil {
+		return err
+	}
+	if err := s.Messages.Start(ctx); err != nil && ctx.Err() == nil {
 		return err
 	}
 	var done sync.WaitGroup
@@ -257,7 +269,8 @@ const documentTimeout = 5 * time.Second
 const (
 	keepRequests = 30 * 24 * time.Hour // bodies of decided approvals, deliveries
 	keepDeadJobs = 30 * 24 * time.Hour
-	keepTokens   = 24 * time.Hour // expired ones, so that their reuse is still noticed
+	keepTokens   = 24 * time.Hour       // expired ones, so that their reuse is still noticed
+	keepTallies  = 400 * 24 * time.Hour // more than a year of costs
 	purgeEvery   = time.Hour
 )
 
@@ -290,6 +303,7 @@ func (s *Server) purge(ctx context.Context, _ jobs.Job) error {
 		{"unused OAuth clients", s.DB.PurgeClients, now.Add(-oauth.UnusedClients)},
 		{"tokens", s.DB.PurgeTokens, now.Add(-keepTokens)},
 		{"sessions", s.DB.PurgeSessions, now},
+		{"tallies", s.DB.PurgeTallies, now.Add(-keepTallies)},
 		{"links for a new password", s.DB.PurgeResetLinks, now},
 	} {
 		total := int64(0)

@@ -16,6 +16,7 @@ import (
 	"trustpager/catalog"
 	"trustpager/integrations"
 	"trustpager/jobs"
+	"trustpager/messages"
 	"trustpager/oauth"
 	"trustpager/problem"
 	"trustpager/storage"
@@ -26,7 +27,7 @@ import (
 // notOfAWorkspace lists the methods of a DB that touch no workspace's rows, or
 // are for the operator and the server itself, which see all.
 var notOfAWorkspace = []string{
-	"BaseURL", "SetBaseURL", "Close", "Engine", "Ping", "Reindex", "Savepoint", "Statements", "Watch", // the database as a whole
+	"BaseURL", "SetBaseURL", "Close", "Engine", "Ping", "Reindex", "Savepoint", "Statements", "Watch", "Notify", // the database as a whole
 	"CreateUser", "UserByEmail", "UserByID", "SetPassword", "SetUserName", "ReplacePassword", "Memberships", "CanLogIn", // people, who may be in several workspaces
 	"Session", "CreateSession", "UpdateSession", "DeleteSession", // theirs
 	"CreateResetLink", "ResetLink", "TakeResetLink", // theirs
@@ -38,7 +39,7 @@ var notOfAWorkspace = []string{
 	"SigningKeys", "AddSigningKey", // the server's
 	"AccountByID", "ReadableAccounts", // find the workspace by an id, and for the server that reads mailboxes
 	"ClaimJobs", "NextJobDue", "JobsPaused", "PauseJobs", "ResumeJobs", "DeadJobs", "PendingWorkspaces", // the runner's
-	"PurgeRequests", "PurgeIdempotencyKeys", "PurgeDeadJobs", "PurgeDeliveries", "PurgeClients", "PurgeUnconsented", "PurgeTokens", "PurgeSessions", "PurgeResetLinks", // the clean-up's
+	"PurgeRequests", "PurgeIdempotencyKeys", "PurgeDeadJobs", "PurgeDeliveries", "PurgeClients", "PurgeUnconsented", "PurgeTokens", "PurgeSessions", "PurgeResetLinks", "PurgeTallies", // the clean-up's
 	"Raw", "Rows", "ListQuery", "Setting", "SetSetting", "CutWriter", "CutNow", "WaitQueued", "Touch", "PurgeLocked", // of these tests
 }
 
@@ -78,6 +79,17 @@ var crossings = map[string]crossing{
 			return fmt.Errorf("it has seen %+v", got)
 		}
 		return err
+	},
+	"AddTally": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		n, _, err := db.AddTally(ctx, other, messages.Tally{Owner: "key_1", What: "sends", Period: "2026-01-31"}, 1, 100, time.Now())
+		if n != 1 {
+			return fmt.Errorf("it has counted on from %d", n)
+		}
+		return err
+	},
+	"Tally": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		n, err := db.Tally(ctx, other, messages.Tally{Owner: "key_1", What: "sends", Period: "2026-01-31"})
+		return seen(err, n)
 	},
 	"UpdateWorkspace": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
 		return db.UpdateWorkspace(ctx, access.Workspace{ID: other, Name: "other", Plan: access.Free})
@@ -575,6 +587,8 @@ func fill(t *testing.T, db *storage.DB, id string) *filled {
 	must(t, err)
 	must(t, db.CreateAccount(ctx, integrations.Account{ID: "int_1", Workspace: id, Kind: integrations.EmailKind, Name: "alpha", Sealed: "s",
 		Settings: integrations.Settings{IMAPHost: "alpha"}, Active: true, Default: true, Version: 1, CreatedAt: now, UpdatedAt: now}))
+	_, _, err = db.AddTally(ctx, id, messages.Tally{Owner: "key_1", What: "sends", Period: "2026-01-31"}, 7, 100, now)
+	must(t, err)
 	setEndpoint(t, db, "wh_1", id, "key_1", "https://alpha/", "s")
 	insertDelivery(t, db, webhook.Delivery{ID: "msg_1", Workspace: id, Endpoint: "wh_1", Owner: "key_1", Event: webhook.Test, Body: []byte("{}")})
 	insertDelivery(t, db, webhook.Delivery{ID: "msg_2", Workspace: id, Endpoint: "wh_1", Owner: "key_1", Event: webhook.Test, Body: []byte("{}"), State: jobs.Dead})

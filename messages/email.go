@@ -1,0 +1,344 @@
+package messages
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/mail"
+	"slices"
+	"strings"
+
+	"trustpager/access"
+	"trustpager/approvals"
+	"trustpager/catalog"
+	"trustpager/integrations"
+	"trustpager/problem"
+	"trustpager/typeid"
+)
+
+// mostRecipients is how many addresses one e-mail goes to.
+const mostRecipients = 20
+
+// email plans what sends an e-mail.
+func (cr *Carrier) email(ctx context.Context, s catalog.Store, a *catalog.Action, c catalog.Call, lock bool) (catalog.Plan, error) {
+	tx := catalog.As[Store](s)
+	in := c.Input.Values
+	values := map[string]any{"direction": "out", "status": catalog.Queued, "body": str(in["body"])}
+	for _, name := range []string{"contact_id", "deal_id", "subject"} {
+		set(values, name, in[name])
+	}
+	var to, cc, bcc []string
+	var err error
+	p := catalog.Plan{}
+	sender := str(in["sender"])
+	if a.Name == "reply_to_email" {
+		rec, err := a.Find(ctx, s, c, lock)
+		if err != nil {
+			return p, err
+		}
+		p.Target = a.Of().TargetOf(rec)
+		of, err := rec.Values()
+		if err != nil {
+			return p, err
+		}
+		var account string
+		if to, cc, account, err = cr.answerTo(ctx, tx, c, of, in["reply_all"] == true); err != nil {
+			return p, err
+		}
+		if sender == "" {
+			sender = account
+		}
+		set(values, "subject", replySubject(str(of["subject"])))
+		set(values, "thread_id", of["thread_id"])
+		set(values, "reply_to_id", rec.ID)
+		set(values, "contact_id", of["contact_id"])
+		set(values, "deal_id", of["deal_id"])
+	} else if to, err = addresses(a, "to", in); err != nil {
+		return p, err
+	}
+	further, err := addresses(a, "cc", in)
+	if err != nil {
+		return p, err
+	}
+	cc = append(cc, further...)
+	if bcc, err = addresses(a, "bcc", in); err != nil {
+		return p, err
+	}
+	if cc, bcc = without(cc, to), without(bcc, append(slices.Clone(to), cc...)); len(to)+len(cc)+len(bcc) > mostRecipients {
+		return p, a.Refuse("to", fmt.Sprintf("at most %d addresses with cc and bcc", mostRecipients), fmt.Sprint(len(to)+len(cc)+len(bcc)), "Send several messages.")
+	}
+	set(values, "to", tags(to))
+	set(values, "cc", tags(cc))
+	set(values, "bcc", tags(bcc))
+	account, from, check, err := cr.sender(ctx, tx, c.Grant.Workspace.ID, sender)
+	if err != nil {
+		return p, err
+	}
+	set(values, "from", from.Address)
+	set(values, "from_name", from.Name)
+	set(values, "account_id", account)
+	whom, contact, err := cr.recipients(ctx, s, c.Grant, slices.Concat(to, cc, bcc))
+	if err != nil {
+		return p, err
+	}
+	if values["contact_id"] == nil {
+		set(values, "contact_id", contact)
+	}
+	limit, err := cr.capCheck(ctx, s.(Store), c)
+	if err != nil {
+		return p, err
+	}
+	p.After = maps.Clone(values)
+	delete(p.After, "status")
+	p.Checks = []catalog.PlanCheck{check, whom, limit}
+	if p.Target.ID == "" {
+		p.Target.Title = a.Of().TitleOf(catalog.JSON(values))
+	}
+	p.Run = func(ctx context.Context, s catalog.Store) (catalog.Result, error) {
+		tx := catalog.As[Store](s)
+		if res, done, err := cr.again(ctx, tx, a, c, nil); done || err != nil {
+			return res, err
+		}
+		return cr.post(ctx, tx, a, c, values)
+	}
+	return p, nil
+}
+
+// post counts the message, stores it and has it taken out.
+func (cr *Carrier) post(ctx context.Context, tx Store, a *catalog.Action, c catalog.Call, values map[string]any) (catalog.Result, error) {
+	r, w := a.Of(), c.Grant.Workspace.ID
+	if err := cr.count(ctx, tx, c); err != nil {
+		return catalog.Result{}, err
+	}
+	id := typeid.NewID(r.Prefix)
+	values = maps.Clone(values)
+	values["asked_by"] = c.Grant.Principal.ID
+	set(values, "approval_id", c.Approval)
+	if r.Name == emailResource {
+		values["message_id"] = id + "@" + cr.host()
+		if values["thread_id"] == nil {
+			values["thread_id"] = id
+		}
+	}
+	if values["thread_id"] != nil {
+		n, err := cr.join(ctx, tx, w, r, str(values["thread_id"]), c.Now)
+		if err != nil {
+			return catalog.Result{}, err
+		}
+		values["latest"], values["thread_count"] = true, number(n)
+	}
+	rec, err := r.Insert(ctx, tx, w, id, values, c.Now)
+	if err != nil {
+		return catalog.Result{}, err
+	}
+	if err := cr.enqueue(ctx, tx, w, r.Name, carry{ID: id, Origin: approvals.OriginOf(a, c)}, c.Now); err != nil {
+		return catalog.Result{}, err
+	}
+	return result(r, rec)
+}
+
+// addresses reads a member of the input that holds e-mail addresses.
+func addresses(a *catalog.Action, field string, in map[string]any) ([]string, error) {
+	var all []string
+	for i, text := range texts(in[field]) {
+		address, ok := catalog.Email(strings.TrimSpace(text))
+		if !ok {
+			return nil, a.Refuse(fmt.Sprintf("%s.%d", field, i), `an e-mail address such as "ada@example.com"`, fmt.Sprintf("%.80q", text), "Send addresses without names.")
+		}
+		if !slices.Contains(all, address) {
+			all = append(all, address)
+		}
+	}
+	return all, nil
+}
+
+// without returns the addresses that are not among the others.
+func without(all, others []string) []string {
+	return slices.DeleteFunc(slices.Clone(all), func(a string) bool {
+		return slices.ContainsFunc(others, func(o string) bool { return strings.EqualFold(a, o) })
+	})
+}
+
+// answerTo returns to whom an answer goes, and the address of ours that the
+// message came to or from.
+func (cr *Carrier) answerTo(ctx context.Context, tx Store, c catalog.Call, of map[string]any, all bool) (to, cc []string, ours string, err error) {
+	mine, err := tx.Accounts(ctx, c.Grant.Workspace.ID, integrations.EmailKind)
+	if err != nil {
+		return nil, nil, "", err
+	}
+	for _, m := range mine {
+		if m.ID == str(of["account_id"]) {
+			ours = m.Settings.Address
+		}
+	}
+	if of["direction"] == "in" {
+		to = []string{str(of["from"])}
+		if all {
+			cc = slices.Concat(texts(of["to"]), texts(of["cc"]))
+		}
+	} else {
+		to = texts(of["to"])
+		if all {
+			cc = texts(of["cc"])
+		}
+	}
+	own := []string{ours}
+	for _, m := range mine {
+		own = append(own, m.Settings.Address)
+	}
+	if to = slices.DeleteFunc(to, func(s string) bool { _, ok := catalog.Email(s); return !ok }); len(to) == 0 {
+		return nil, nil, "", problem.Errorf(problem.Conflict, "the message has no address to answer to").WithFix("Write a new message with send_email.")
+	}
+	return to, without(cc, append(own, to...)), ours, nil
+}
+
+func replySubject(s string) string {
+	if len(s) >= 3 && strings.EqualFold(s[:3], "re:") {
+		return s
+	}
+	return clip("Re: "+s, 200)
+}
+
+// sender returns the account that sends as the address, or the default one for
+// "", "" if the workspace has none and the server's own mailer sends, and what
+// the address is. What stands against it is told by the check.
+func (cr *Carrier) sender(ctx context.Context, tx Store, workspace, address string) (account string, from mail.Address, check catalog.PlanCheck, err error) {
+	all, err := tx.Accounts(ctx, workspace, integrations.EmailKind)
+	if err != nil {
+		return "", from, check, err
+	}
+	check = catalog.PlanCheck{Name: "sender", OK: true, Blocks: true}
+	if len(all) == 0 && (address == "" || strings.EqualFold(address, cr.Mail.Sender().Address)) {
+		check.Text = "No mail account is connected: the server's own mail server sends it as " + cr.Mail.Sender().Address + "."
+		if !cr.Mail.Sends() {
+			check.Text = "No mail server is connected: it goes nowhere, but is written to the server's outbox folder."
+		}
+		return "", cr.Mail.Sender(), check, nil
+	}
+	all = slices.DeleteFunc(all, func(a integrations.Account) bool { return !a.Active })
+	var chosen *integrations.Account
+	var connected []string
+	for i := range all {
+		m := &all[i]
+		connected = append(connected, m.Settings.Address)
+		if address != "" && strings.EqualFold(m.Settings.Address, address) || address == "" && (m.Default || len(all) == 1) {
+			chosen = m
+		}
+	}
+	if chosen == nil {
+		check.OK = false
+		switch {
+		case address == "":
+			check.Text = "None of the connected mail accounts is the default; name a sender, which is one of " + strings.Join(connected, ", ") + "."
+			if len(all) == 0 {
+				check.Text = "No mail account is active: an admin activates one under Integrations."
+			}
+		case len(connected) == 0:
+			check.Text = "The sender " + address + " is not connected, and no other is."
+		default:
+			check.Text = "The sender " + address + " is not connected. Connected are " + strings.Join(connected, ", ") + "."
+		}
+		return "", mail.Address{Address: address}, check, nil
+	}
+	check.Text = "The sender " + chosen.Settings.Address + " is connected."
+	if chosen.State == integrations.Failing {
+		check.OK, check.Blocks = false, false
+		check.Text = "The sender " + chosen.Settings.Address + " is connected, but its last check failed: " + chosen.StateText
+	}
+	return chosen.ID, mail.Address{Name: chosen.Settings.SenderName, Address: chosen.Settings.Address}, check, nil
+}
+
+// lookedUp is how many recipients are looked up among the contacts.
+const lookedUp = 5
+
+// recipients says which of the addresses the workspace knows, as far as the
+// caller may know that, and returns the first contact that has one.
+func (cr *Carrier) recipients(ctx context.Context, s catalog.Store, g access.Grant, all []string) (catalog.PlanCheck, string, error) {
+	check := catalog.PlanCheck{Name: "recipient", OK: true, Text: "The addresses are valid."}
+	if !mayReadContacts(g) {
+		return check, "", nil
+	}
+	var known, strange []string
+	var contact string
+	for _, address := range all[:min(len(all), lookedUp)] {
+		id, name, err := cr.contactBy(ctx, s, g.Workspace.ID, "email", address)
+		switch {
+		case err != nil:
+			return check, "", err
+		case id == "":
+			strange = append(strange, address)
+			continue
+		case contact == "":
+			contact = id
+		}
+		known = append(known, fmt.Sprintf("%s is the contact %s", address, clip(name, 80)))
+	}
+	if strange != nil {
+		check.OK = false
+		check.Text = "No contact has the address " + strings.Join(strange, ", ") + "."
+		return check, contact, nil
+	}
+	check.Text = strings.Join(known, "; ") + "."
+	return check, contact, nil
+}
+
+// takeEmail hands the message to its mail server, or writes it to the outbox.
+func (cr *Carrier) takeEmail(ctx context.Context, workspace string, values map[string]any, p carry) (map[string]any, error) {
+	l := integrations.Letter{
+		MessageID: str(values["message_id"]),
+		Date:      cr.now(),
+		From:      mail.Address{Name: str(values["from_name"]), Address: str(values["from"])},
+		To:        texts(values["to"]), CC: texts(values["cc"]), BCC: texts(values["bcc"]),
+		Subject: str(values["subject"]), Text: str(values["body"]),
+	}
+	if answered := str(values["reply_to_id"]); answered != "" {
+		rec, err := cr.Store.Record(ctx, workspace, emailResource, answered, false)
+		if err == nil {
+			of, err := rec.Values()
+			if err != nil {
+				return nil, err
+			}
+			l.InReplyTo = str(of["message_id"])
+			l.References = []string{l.InReplyTo}
+		} else if !problem.Is(err, problem.NotFound) {
+			return nil, err
+		}
+		if l.InReplyTo == "" {
+			l.References = nil
+		}
+	}
+	done := map[string]any{"status": statusSent, "sent_at": timestamp(cr.now())}
+	id := str(values["account_id"])
+	if id == "" {
+		written, err := cr.Mail.Post(ctx, l)
+		if written {
+			done["status"] = statusWritten
+			done["warning"] = "It has gone nowhere: no mail server is connected, so it was written to the server's outbox folder."
+		}
+		return done, err
+	}
+	account, err := cr.account(ctx, workspace, id)
+	if err != nil {
+		return nil, err
+	}
+	if !strings.EqualFold(account.Settings.Address, l.From.Address) {
+		return nil, refused("the account %s does not send as %s any more", account.Name, l.From.Address)
+	}
+	smtp, err := cr.Accounts.SMTP(account)
+	if err != nil {
+		return nil, err
+	}
+	return done, smtp.Send(ctx, cr.Accounts.Network, l)
+}
+
+// account returns an account that may be used now.
+func (cr *Carrier) account(ctx context.Context, workspace, id string) (integrations.Account, error) {
+	account, err := cr.Store.Account(ctx, workspace, id, false)
+	switch {
+	case problem.Is(err, problem.NotFound):
+		return account, refused("the account that it was to go out by is not connected any more")
+	case err == nil && !account.Active:
+		return account, refused("the account %s is not active", account.Name)
+	}
+	return account, err
+}

@@ -1,0 +1,319 @@
+package messages
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"trustpager/access"
+	"trustpager/approvals"
+	"trustpager/catalog"
+	"trustpager/integrations"
+	"trustpager/jobs"
+	"trustpager/problem"
+	"trustpager/typeid"
+)
+
+// The kinds of the jobs by which mailboxes are read: one that looks which there
+// are, and one for each.
+const (
+	readKind  = "email.read"
+	watchKind = "email.watch"
+)
+
+// readEvery is how often a mailbox is read.
+const readEvery = time.Minute
+
+// readBatch is how many e-mails are fetched at a time.
+const readBatch = 20
+
+// Start has mailboxes read from now on.
+func (cr *Carrier) Start(ctx context.Context) error {
+	now := cr.now()
+	j, err := jobs.New(now, "", watchKind, watchKind, struct{}{}, now)
+	if err != nil {
+		return err
+	}
+	return cr.InTx(ctx, func(tx Store) error { return tx.EnqueueJob(ctx, j) })
+}
+
+// watch has each mailbox read that there is.
+func (cr *Carrier) watch(ctx context.Context, _ jobs.Job) error {
+	now := cr.now()
+	accounts, err := cr.Store.ReadableAccounts(ctx)
+	if err != nil {
+		return jobs.RetryAt(now.Add(readEvery), err)
+	}
+	for _, a := range accounts {
+		j, err := jobs.New(now, a.Workspace, readKind, a.ID, readPayload{a.ID}, now)
+		if err != nil {
+			return err
+		}
+		if err := cr.InTx(ctx, func(tx Store) error { return tx.EnqueueJob(ctx, j) }); err != nil {
+			return jobs.RetryAt(now.Add(readEvery), err)
+		}
+	}
+	return jobs.Again(now.Add(readEvery))
+}
+
+type readPayload struct {
+	Account string `json:"account"`
+}
+
+// read fetches what is new in one mailbox. A failure shows on the account, and
+// the mailbox is read again with the next round.
+func (cr *Carrier) read(ctx context.Context, j jobs.Job) error {
+	var p readPayload
+	if err := json.Unmarshal(j.Payload, &p); err != nil {
+		return jobs.Permanent(fmt.Errorf("payload: %w", err))
+	}
+	for {
+		account, err := cr.Store.Account(ctx, j.Workspace, p.Account, false)
+		if problem.Is(err, problem.NotFound) || err == nil && (!account.Active || account.Settings.IMAPHost == "") {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		more, err := cr.fetch(ctx, account)
+		if _, ok := errors.AsType[*integrations.Failure](err); ok {
+			text := "The mailbox could not be read: " + clip(err.Error(), 500)
+			if account.State == integrations.Failing && account.StateText == text {
+				return nil
+			}
+			return cr.Store.SetAccountState(ctx, j.Workspace, account.ID, integrations.Failing, text, cr.now())
+		}
+		if err != nil {
+			return err
+		}
+		if account.State == integrations.Failing && strings.HasPrefix(account.StateText, "The mailbox could not be read") {
+			if err := cr.Store.SetAccountState(ctx, j.Workspace, account.ID, integrations.Working, "The mailbox is read again.", cr.now()); err != nil {
+				return err
+			}
+		}
+		if !more {
+			return nil
+		}
+	}
+}
+
+// fetch stores the next e-mails of a mailbox, and how far it was read, at once.
+func (cr *Carrier) fetch(ctx context.Context, account integrations.Account) (more bool, err error) {
+	var at integrations.Cursor
+	if account.Cursor != nil {
+		if err := json.Unmarshal(account.Cursor, &at); err != nil {
+			return false, fmt.Errorf("cursor of %s: %w", account.ID, err)
+		}
+	}
+	imap, err := cr.Accounts.IMAP(account)
+	if err != nil {
+		return false, err
+	}
+	got, next, more, err := imap.Fetch(ctx, cr.Accounts.Network, at, readBatch)
+	if err != nil || next == at && len(got) == 0 {
+		return false, err
+	}
+	cursor, err := json.Marshal(next)
+	if err != nil {
+		return false, err
+	}
+	err = cr.InTx(ctx, func(tx Store) error {
+		for _, m := range got {
+			if err := cr.receive(ctx, tx, account, m); err != nil {
+				return err
+			}
+		}
+		return tx.SetAccountCursor(ctx, account.Workspace, account.ID, account.Version, cursor)
+	})
+	if problem.Is(err, problem.Conflict) {
+		return false, nil // the account was changed meanwhile; the next round sees it as it is
+	}
+	return more, err
+}
+
+// receive stores one e-mail that came in, once.
+func (cr *Carrier) receive(ctx context.Context, tx Store, account integrations.Account, m integrations.Received) error {
+	r, w := cr.resource(emailResource), account.Workspace
+	if m.Bounce != nil {
+		return cr.bounced(ctx, tx, w, r, *m.Bounce)
+	}
+	id := clip(m.MessageID, 500)
+	if id == "" {
+		id = fmt.Sprintf("%d@%s.mailbox", m.UID, account.ID) // it has none of its own
+	}
+	if known, err := cr.find(ctx, tx, w, r, r.Lookup("message_id", id)); err != nil || known != nil {
+		return err // ours, by way of a list or a copy; or the mailbox has begun anew
+	}
+	values := map[string]any{"direction": "in", "status": statusReceived, "message_id": id, "account_id": account.ID, "sent_at": timestamp(cr.now())}
+	if !m.Date.IsZero() && m.Date.Year() > 1970 && m.Date.Year() < 9999 {
+		values["sent_at"] = timestamp(m.Date)
+	}
+	if from, ok := catalog.Email(m.From.Address); ok {
+		values["from"] = from
+	}
+	set(values, "from_name", line(m.From.Name))
+	set(values, "subject", line(m.Subject))
+	set(values, "body", clip(m.Text, 100_000))
+	var to, cc []string
+	for _, a := range m.To {
+		to = append(to, a.Address)
+	}
+	for _, a := range m.CC {
+		cc = append(cc, a.Address)
+	}
+	set(values, "to", tags(to[:min(len(to), 50)]))
+	set(values, "cc", tags(cc[:min(len(cc), 50)]))
+	switch {
+	case m.Truncated:
+		values["warning"] = "It is longer than what is kept of it."
+	case m.HTMLOnly:
+		values["warning"] = "It came as HTML; this is its text."
+	}
+	if err := cr.thread(ctx, tx, w, r, m, values); err != nil {
+		return err
+	}
+	if values["contact_id"] == nil && values["from"] != nil {
+		contact, _, err := cr.contactBy(ctx, tx, w, "email", str(values["from"]))
+		if err != nil {
+			return err
+		}
+		set(values, "contact_id", contact)
+	}
+	return cr.keep(ctx, tx, w, r, values)
+}
+
+// keep stores what came in as the newest of its thread.
+func (cr *Carrier) keep(ctx context.Context, tx Store, workspace string, r *catalog.Resource, values map[string]any) error {
+	now, id := cr.now(), typeid.NewID(r.Prefix)
+	if r.Name != callsResource {
+		if values["thread_id"] == nil {
+			values["thread_id"] = id
+		}
+		n, err := cr.join(ctx, tx, workspace, r, str(values["thread_id"]), now)
+		if err != nil {
+			return err
+		}
+		values["latest"], values["thread_count"] = true, number(n)
+	}
+	_, err := r.Insert(ctx, tx, workspace, id, values, now)
+	return err
+}
+
+// thread finds the thread that an e-mail belongs to, by what it answers. Its
+// subject says nothing: anybody can write one.
+func (cr *Carrier) thread(ctx context.Context, tx Store, workspace string, r *catalog.Resource, m integrations.Received, values map[string]any) error {
+	ids := append([]string{}, m.References...)
+	slices.Reverse(ids) // the nearest first
+	ids = append([]string{m.InReplyTo}, ids...)
+	for _, id := range ids[:min(len(ids), 10)] {
+		if id == "" {
+			continue
+		}
+		rec, err := cr.find(ctx, tx, workspace, r, r.Lookup("message_id", clip(id, 500)))
+		if err != nil {
+			return err
+		}
+		if rec == nil {
+			continue
+		}
+		of, err := rec.Values()
+		if err != nil {
+			return err
+		}
+		values["thread_id"], values["reply_to_id"] = of["thread_id"], rec.ID
+		set(values, "contact_id", of["contact_id"])
+		set(values, "deal_id", of["deal_id"])
+		return nil
+	}
+	return nil
+}
+
+// bounced notes that a message of ours has not arrived. Reports about others, and
+// about delays, say nothing to anybody here.
+func (cr *Carrier) bounced(ctx context.Context, tx Store, workspace string, r *catalog.Resource, b integrations.Bounce) error {
+	if !b.Final || b.MessageID == "" {
+		return nil
+	}
+	rec, err := cr.find(ctx, tx, workspace, r, r.Lookup("message_id", clip(b.MessageID, 500)))
+	if err != nil || rec == nil {
+		return err
+	}
+	values, err := rec.Values()
+	if err != nil || values["direction"] != "out" || values["status"] == statusBounced {
+		return err
+	}
+	text := strings.TrimSpace(fmt.Sprintf("%s did not get it: %s %s", line(b.Recipient), line(b.Status), line(b.Diagnostic)))
+	failure := problem.Errorf(problem.Outside, "it came back: %s", clip(text, 600)).WithFix("Mend the address and send it anew, or dismiss it.")
+	o, err := cr.originOf(ctx, tx, workspace, r, values)
+	if err != nil {
+		return err
+	}
+	return cr.tell(ctx, tx, workspace, r, *rec, o, map[string]any{"status": statusBounced, "error": clip(text, 1000)}, failure)
+}
+
+// originOf rebuilds where a message came from that went out some time ago.
+func (cr *Carrier) originOf(ctx context.Context, tx Store, workspace string, r *catalog.Resource, values map[string]any) (approvals.Origin, error) {
+	o := approvals.Origin{Approval: str(values["approval_id"])}
+	input := map[string]any{"sender": values["from"]}
+	take := func(names ...string) {
+		for _, name := range names {
+			set(input, name, values[name])
+		}
+	}
+	take("contact_id", "deal_id")
+	switch {
+	case r.Name == smsResource:
+		o.Action = "send_sms"
+		take("to", "body")
+	case r.Name == callsResource:
+		o.Action = "initiate_call"
+		take("to", "say")
+	case values["reply_to_id"] != nil:
+		o.Action, o.Target = "reply_to_email", str(values["reply_to_id"])
+		input = map[string]any{"id": o.Target, "body": values["body"]}
+	default:
+		o.Action = "send_email"
+		take("to", "cc", "bcc", "subject", "body")
+	}
+	o.Input = catalog.JSON(input)
+	var err error
+	o.By, o.Parent, err = cr.asker(ctx, tx, workspace, str(values["asked_by"]))
+	return o, err
+}
+
+// asker returns who a credential is, as far as it still exists.
+func (cr *Carrier) asker(ctx context.Context, tx Store, workspace, id string) (access.Principal, string, error) {
+	var g access.Grant
+	var err error
+	gone := access.Principal{Kind: access.KindKey, ID: id, Name: "a credential that is gone"}
+	switch {
+	case typeid.ValidID("key", id):
+		g, err = tx.RequesterGrant(ctx, workspace, id)
+	case typeid.ValidID("grt", id):
+		gone.Kind = access.KindOAuth
+		var d access.Delegation
+		if d, err = tx.DelegationOf(ctx, workspace, id); err == nil {
+			g = d.Grant(nil, cr.Catalog.RoleRights)
+		}
+	default:
+		return access.Principal{Kind: access.KindPerson, ID: id, Name: id, User: id}, "", nil
+	}
+	if problem.Is(err, problem.NotFound) {
+		return gone, "", nil
+	}
+	return g.Principal, g.Parent, err
+}
+
+// line returns a text on one line without what is no character of it.
+func line(s string) string {
+	return clip(strings.Join(strings.Fields(strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, s)), " "), 500)
+}
