@@ -158,6 +158,7 @@ var navigation = []struct {
 	{"Agents", false, "/connect", "Connect"},
 	{"Agents", false, "/connections", "Connected apps"},
 	{"Workspace", true, "/settings/approvals", "Approval rules"},
+	{"Workspace", true, integrationsPath, "Integrations"},
 	{"Workspace", true, "/settings/billing", "Billing"},
 }
 
@@ -233,6 +234,8 @@ func hereOf(r *http.Request) string {
 		return keysPath
 	case strings.HasPrefix(path, "/connections/"):
 		return "/connections"
+	case strings.HasPrefix(path, integrationsPath+"/"):
+		return integrationsPath
 	}
 	return path
 }
