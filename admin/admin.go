@@ -23,6 +23,7 @@ import (
 	"trustpager/audit"
 	"trustpager/catalog"
 	"trustpager/integrations"
+	"trustpager/jobs"
 	"trustpager/oauth"
 	"trustpager/problem"
 	"trustpager/typeid"
@@ -35,6 +36,8 @@ import (
 type Store interface {
 	approvals.Store
 	webhook.Store
+	jobs.Enqueuer
+	integrations.AccountStore
 
 	CreateWorkspace(ctx context.Context, w access.Workspace) error
 	UpdateWorkspace(ctx context.Context, w access.Workspace) error
@@ -187,6 +190,7 @@ type Desk struct {
 	Gate     *approvals.Gate
 	Webhooks *webhook.Endpoints
 	Mail     *integrations.Mailer
+	Accounts *integrations.Accounts
 	Now      func() time.Time
 
 	// RefusalTime is how long a refused login takes at least, so that it does not

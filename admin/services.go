@@ -10,6 +10,7 @@ import (
 // workspace is steered, by resource.
 func (d *Desk) Services() map[string]catalog.Service {
 	return map[string]catalog.Service{
+		"integrations":   d.integrations,
 		"company":        d.company,
 		"users":          d.users,
 		"billing":        d.billing,

@@ -66,7 +66,11 @@ func (gate *Gate) Approve(ctx context.Context, g access.Grant, id string, seen S
 			return err
 		}
 		call.IfVersion = version
-		if _, err := action.Check(ctx, tx, call); err != nil {
+		if name := action.SecretIn(call.Input); name != "" {
+			return secretRefused(action, name)
+		}
+		preview, err := action.Preview(ctx, tx, call)
+		if err != nil {
 			return blocked(a, err)
 		}
 		d := Decision{Status: Approved, By: g.Principal, At: now, TargetVer: version}
@@ -74,9 +78,7 @@ func (gate *Gate) Approve(ctx context.Context, g access.Grant, id string, seen S
 			d.Edited = call.Input.Canonical
 		}
 		if version != a.TargetVer {
-			if d.Base, err = gate.body(ctx, tx, a, action, call); err != nil {
-				return err
-			}
+			d.Base = preview.Before
 		}
 		standing, err := gate.standing(ctx, tx, g.Workspace, a)
 		if err != nil {
@@ -102,16 +104,6 @@ func (gate *Gate) Approve(ctx context.Context, g access.Grant, id string, seen S
 		return Approval{}, errors.Join(err, rerr)
 	}
 	return a, err
-}
-
-// body returns the target as it is.
-func (gate *Gate) body(ctx context.Context, tx Store, a Approval, action *catalog.Action, call catalog.Call) (json.RawMessage, error) {
-	if r := action.Of(); r != nil && !r.Keeps {
-		p, err := action.Preview(ctx, tx, call)
-		return p.Before, err
-	}
-	rec, err := tx.Record(ctx, a.Workspace, a.Resource, a.TargetID, false)
-	return rec.Body, err
 }
 
 // standing returns the votes of those who may still decide the approval.

@@ -369,8 +369,7 @@ func (gate *Gate) run(ctx context.Context, tx Store, a *catalog.Action, call cat
 func (gate *Gate) queue(ctx context.Context, tx Store, a *catalog.Action, call catalog.Call, in Incoming) (Outcome, error) {
 	g, most := call.Grant, MaxOpen
 	if name := a.SecretIn(call.Input); name != "" {
-		return Outcome{}, problem.Errorf(problem.Validation, "%s: a secret cannot wait for approval, as it would be kept where it waits", a.Name).
-			WithFix("Leave %s out, and let an admin enter it on the page of the settings.", name)
+		return Outcome{}, secretRefused(a, name)
 	}
 	preview, cannot := a.Preview(ctx, tx, call)
 	target := preview.Target
@@ -427,6 +426,13 @@ func (gate *Gate) queue(ctx context.Context, tx Store, a *catalog.Action, call c
 	e := gate.entry(ctx, p.Workspace, g.Principal, audit.ActionQueued, call.Now)
 	e.Action, e.Resource, e.Target, e.Level, e.Approval, e.Door = a.Name, a.Resource, target.ID, access.Queue.String(), p.ID, in.Request.Door
 	return Outcome{Approval: &stored, Created: true}, tx.Audit(ctx, e)
+}
+
+// secretRefused refuses a secret in what waits for approval, or in what a decider
+// has made of it: approvals are kept as they are.
+func secretRefused(a *catalog.Action, name string) error {
+	return problem.Errorf(problem.Validation, "%s: a secret cannot wait for approval, as it would be kept where it waits", a.Name).
+		WithFix("Leave %s out, and let an admin enter it on the page of the settings.", name)
 }
 
 // dedupeKey is the same for the same request of a credential.

@@ -82,6 +82,11 @@ const (
 	ServerRestored      Event = "server.restored"
 	JobsPaused          Event = "server.jobs_paused" // nothing is sent outside
 	JobsResumed         Event = "server.jobs_resumed"
+
+	IntegrationCreated Event = "integration.created"
+	IntegrationChanged Event = "integration.changed"
+	IntegrationDeleted Event = "integration.deleted"
+	IntegrationTested  Event = "integration.tested"
 )
 
 // An Entry is one line of the log.

@@ -303,7 +303,7 @@ var (
 var (
 	// Events are named after resources, and those of the program after approval and webhook.
 	takenNames    = []string{"approvals", "approval", "webhook", "keys", "me", "clients", "grants", "deliveries", "audit", "search"}
-	takenPrefixes = []string{"apr", "key", "ws", "wh", "usr", "cli", "gra", "del", "dlv", "job", "req", "aud", "ses", "inv", "msg", "whsec", "whs", "tp"}
+	takenPrefixes = []string{"apr", "key", "ws", "wh", "usr", "cli", "gra", "del", "dlv", "job", "req", "aud", "ses", "inv", "msg", "whsec", "whs", "tp", "int"}
 	// takenFields are the members of records and of list inputs that every
 	// resource has.
 	takenFields = []string{"id", "version", "created_at", "updated_at", "created_after", "created_before",

@@ -354,3 +354,14 @@ func (as *Accounts) Check(ctx context.Context, a Account) error {
 	}
 	return m.Check(ctx)
 }
+
+// SendTest sends a letter by the mail server of a mailbox. The id tells it from
+// others, and is the same at each try.
+func (as *Accounts) SendTest(ctx context.Context, a Account, id string, l Letter) error {
+	out, err := as.SMTP(a)
+	if err != nil {
+		return err
+	}
+	l.MessageID = id + "@" + domain(a.Settings.Address)
+	return out.Send(ctx, as.Network, l)
+}

@@ -93,8 +93,8 @@ func New(ctx context.Context, db *storage.DB, key secret.Key, cat *catalog.Catal
 	s.Mail.IsMember = s.isMember
 	guard := &webhook.Guard{Allow: c.WebhookNets}
 	s.Webhooks = &webhook.Endpoints{Guard: guard, Sealer: key, Now: c.Now}
-	s.Desk = &admin.Desk{Store: db, InTx: storage.InTx[admin.Store](db), Webhooks: s.Webhooks, Mail: s.Mail, Now: c.Now, RefusalTime: refusalTime}
 	s.Accounts = &integrations.Accounts{Store: db, Sealer: key, Network: integrations.Network{Guard: guard, Roots: c.Roots}}
+	s.Desk = &admin.Desk{Store: db, InTx: storage.InTx[admin.Store](db), Webhooks: s.Webhooks, Mail: s.Mail, Accounts: s.Accounts, Now: c.Now, RefusalTime: refusalTime}
 	s.Messages = &messages.Carrier{Store: db, InTx: storage.InTx[messages.Store](db), Accounts: s.Accounts, Mail: s.Mail, BaseURL: c.BaseURL, Now: c.Now}
 	services := s.Desk.Services()
 	maps.Copy(services, s.Messages.Services())
@@ -138,11 +138,12 @@ func New(ctx context.Context, db *storage.DB, key secret.Key, cat *catalog.Catal
 	changed, unwatch := db.Watch(storage.JobsTopic)
 	s.unwatch = unwatch
 	kinds := map[string]jobs.Kind{
-		webhook.Kind:          deliverer.Jobs(),
-		approvals.ExpireKind:  {Handle: s.Gate.Expire},
-		integrations.MailKind: s.Mail.Jobs(),
-		admin.NoticeKind:      s.Desk.Notices(),
-		purgeKind:             {Handle: s.purge, Workers: 1, Timeout: 10 * time.Minute},
+		webhook.Kind:              deliverer.Jobs(),
+		approvals.ExpireKind:      {Handle: s.Gate.Expire},
+		integrations.MailKind:     s.Mail.Jobs(),
+		admin.NoticeKind:          s.Desk.Notices(),
+		admin.IntegrationTestKind: s.Desk.IntegrationTests(),
+		purgeKind:                 {Handle: s.purge, Workers: 1, Timeout: 10 * time.Minute},
 	}
 	maps.Copy(kinds, s.Messages.Jobs())
 	s.runner = &jobs.Runner{Store: db, Now: c.Now, Changed: changed, Kinds: kinds}

@@ -92,8 +92,8 @@ func (p *Pages) editPage(in room, c approvals.Card, action *catalog.Action, valu
 	}
 	facts := slices.Concat(shown.Changes, shown.Others)
 	for _, f := range action.Fields() {
-		if !editable(f) {
-			continue
+		if !editable(f) || f.Secret && action.Of() != nil && action.Of().Code {
+			continue // the program's own secrets do not wait for approval
 		}
 		raw, given := values[f.Name]
 		in := editedField{field: editField(f, raw), Now: presentOf(facts, f.Name)}

@@ -12,6 +12,7 @@ import (
 
 	"trustpager/access"
 	"trustpager/approvals"
+	"trustpager/integrations"
 	"trustpager/problem"
 )
 
@@ -85,6 +86,11 @@ func (p *Pages) events(w http.ResponseWriter, r *http.Request) {
 	defer stop()
 	calls, stop := p.Gate.Watch(access.CallsTopic(workspace))
 	defer stop()
+	var services <-chan struct{} // nil for members, whom they are not shown to
+	if in.grant.IsAdmin() {
+		services, stop = p.Gate.Watch(integrations.AccountTopic(workspace))
+		defer stop()
+	}
 	ctx, cancel := context.WithTimeout(r.Context(), streamTime)
 	defer cancel()
 
@@ -94,6 +100,9 @@ func (p *Pages) events(w http.ResponseWriter, r *http.Request) {
 	beat := time.NewTicker(streamBeat)
 	defer beat.Stop()
 	if s.send(": live\nretry: 2000\n\n") != nil {
+		return
+	}
+	if services != nil && s.event("integrations", struct{}{}) != nil { // what has changed since the page was made
 		return
 	}
 	for err := p.tellApprovals(ctx, s, in); err == nil; {
@@ -108,6 +117,8 @@ func (p *Pages) events(w http.ResponseWriter, r *http.Request) {
 			}
 		case <-calls:
 			err = s.event("calls", struct{}{})
+		case <-services:
+			err = s.event("integrations", struct{}{})
 		case <-beat.C:
 			if err = p.belongs(ctx, in); err == nil {
 				err = s.send(": beat\n\n")

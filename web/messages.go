@@ -3,14 +3,12 @@ package web
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
 	"time"
 
 	"trustpager/access"
-	"trustpager/approvals"
 	"trustpager/catalog"
 	"trustpager/problem"
 	"trustpager/typeid"
@@ -129,21 +127,13 @@ type threadPage struct {
 	More                 bool // there are earlier ones
 }
 
-// perform does a reading action for the person.
-func (p *Pages) perform(ctx context.Context, in room, action string, input map[string]any, to any) (*catalog.Pagination, error) {
-	a, ok := p.Catalog.Find(action)
-	if !ok {
-		return nil, fmt.Errorf("there is no action %s", action)
-	}
-	raw, err := json.Marshal(input)
+// read does a reading action for the person, and decodes what it answers.
+func (p *Pages) read(ctx context.Context, in room, action, id string, input, to any) (*catalog.Pagination, error) {
+	res, err := p.act(ctx, in, action, id, 0, input)
 	if err != nil {
 		return nil, err
 	}
-	out, err := p.Gate.Do(ctx, in.grant, a, approvals.Incoming{Input: raw, Request: approvals.Request{Door: "web"}})
-	if err != nil {
-		return nil, err
-	}
-	return out.Result.Pagination, json.Unmarshal(out.Result.Data, to)
+	return res.Pagination, json.Unmarshal(res.Data, to)
 }
 
 func (p *Pages) messages(r *http.Request, in room) (answer, error) {
@@ -174,7 +164,7 @@ func (p *Pages) messages(r *http.Request, in room) (answer, error) {
 		input["cursor"] = cursor
 	}
 	var list []message
-	pages, err := p.perform(r.Context(), in, "list_"+kind, input, &list)
+	pages, err := p.read(r.Context(), in, "list_"+kind, "", input, &list)
 	if err != nil {
 		return answer{}, err
 	}
@@ -222,14 +212,14 @@ func (p *Pages) thread(r *http.Request, in room) (answer, error) {
 		return answer{}, problem.Errorf(problem.NotFound, "there is no such message").WithFix("Choose one from the list.")
 	}
 	var m message
-	if _, err := p.perform(r.Context(), in, "get_"+strings.ReplaceAll(resource.Singular, "-", "_"), map[string]any{"id": id}, &m); err != nil {
+	if _, err := p.read(r.Context(), in, "get_"+resource.Singular, id, struct{}{}, &m); err != nil {
 		return answer{}, err
 	}
 	list := []message{m}
 	page := threadPage{Back: messagesPath + "?kind=" + resource.Name, Title: m.Subject}
 	if m.Thread != "" {
 		list = nil
-		pages, err := p.perform(r.Context(), in, "list_"+resource.Name, map[string]any{"thread_id": m.Thread, "limit": threadOnPage}, &list)
+		pages, err := p.read(r.Context(), in, "list_"+resource.Name, "", map[string]any{"thread_id": m.Thread, "limit": threadOnPage}, &list)
 		if err != nil {
 			return answer{}, err
 		}

@@ -162,6 +162,7 @@ var navigation = []struct {
 	{"Workspace", true, usersPath, "Members"},
 	{"Workspace", true, "/settings/approvals", "Approval rules"},
 	{"Workspace", true, webhooksPath, "Webhooks"},
+	{"Workspace", true, integrationsPath, "Integrations"},
 	{"Workspace", true, "/settings/billing", "Billing"},
 }
 
@@ -243,6 +244,8 @@ func hereOf(r *http.Request) string {
 		return "/connections"
 	case strings.HasPrefix(path, webhooksPath+"/"):
 		return webhooksPath
+	case strings.HasPrefix(path, integrationsPath+"/"):
+		return integrationsPath
 	}
 	return path
 }

@@ -223,6 +223,16 @@ func (p *Pages) routes() map[string]handle {
 		"GET " + apiPath + "/approvals/{approval}/edit": p.decideAs(p.edit),
 		"POST " + apiPath + "/approvals/batch":          p.room(p.batch),
 
+		"GET " + integrationsPath:                            p.adminRoom(p.integrations),
+		"GET " + integrationsPath + "/new":                   p.adminRoom(p.newIntegration),
+		"POST " + integrationsPath + "/new":                  p.adminRoom(p.createIntegration),
+		"GET " + integrationsPath + "/{integration}":         p.adminRoom(p.integration),
+		"POST " + integrationsPath + "/{integration}":        p.adminRoom(p.updateIntegration),
+		"POST " + integrationsPath + "/{integration}/test":   p.adminRoom(p.testIntegration),
+		"GET " + integrationsPath + "/{integration}/test":    p.adminRoom(upwards),
+		"GET " + integrationsPath + "/{integration}/delete":  p.adminRoom(p.confirmDeleteIntegration),
+		"POST " + integrationsPath + "/{integration}/delete": p.adminRoom(p.deleteIntegration),
+
 		// Where a page that a form has led to stays in the browser's address.
 		"GET " + apiPath + "/keys/{key}/rotate":       p.adminRoom(upwards),
 		"GET " + apiPath + "/clients/{client}/rotate": p.adminRoom(upwards),

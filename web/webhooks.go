@@ -191,23 +191,6 @@ func (f webhookForm) refused(p *Pages, form url.Values, err error) webhookForm {
 	return f
 }
 
-// act does an action on behalf of the person, as at any other door.
-func (p *Pages) act(ctx context.Context, in room, name, id string, input map[string]any) (catalog.Result, error) {
-	a, ok := p.Catalog.Find(name)
-	if !ok {
-		return catalog.Result{}, fmt.Errorf("there is no action %s", name)
-	}
-	raw, err := json.Marshal(input)
-	if err != nil {
-		return catalog.Result{}, fmt.Errorf("input of %s: %w", name, err)
-	}
-	out, err := p.Gate.Do(ctx, in.grant, a, approvals.Incoming{ID: id, Input: raw, Request: approvals.Request{Door: "web", Body: raw}})
-	if err == nil && out.Approval != nil {
-		return catalog.Result{}, fmt.Errorf("%s of a person has become an approval", name)
-	}
-	return out.Result, err
-}
-
 // secretOf returns the secret that the result shows once.
 func secretOf(r catalog.Result) string {
 	var once struct{ Secret string }
@@ -230,7 +213,7 @@ func (p *Pages) createWebhook(r *http.Request, in room) (answer, error) {
 	if says := strings.TrimSpace(r.PostForm.Get("description")); says != "" {
 		input["description"] = says
 	}
-	made, err := p.act(r.Context(), in, "create_webhook", "", input)
+	made, err := p.act(r.Context(), in, "create_webhook", "", 0, input)
 	if err != nil {
 		if !isFault(err) {
 			return answer{}, err
@@ -291,7 +274,7 @@ func (p *Pages) updateWebhook(r *http.Request, in room) (answer, error) {
 		p.tell(r.Context(), "Nothing was changed.")
 		return redirect(webhooksPath + "/" + w.ID), nil
 	}
-	if _, err := p.act(r.Context(), in, "update_webhook", w.ID, input); err != nil {
+	if _, err := p.act(r.Context(), in, "update_webhook", w.ID, 0, input); err != nil {
 		if !isFault(err) {
 			return answer{}, err
 		}
@@ -355,7 +338,7 @@ func (p *Pages) deleteWebhook(r *http.Request, in room) (answer, error) {
 	if !typed(r, w.Name()) {
 		return webhookDeletion(w, true), nil
 	}
-	if _, err := p.act(r.Context(), in, "delete_webhook", w.ID, map[string]any{}); err != nil {
+	if _, err := p.act(r.Context(), in, "delete_webhook", w.ID, 0, map[string]any{}); err != nil {
 		return answer{}, err
 	}
 	p.tell(r.Context(), "The webhook “"+visibleText(w.Name())+"” is deleted.")
@@ -371,11 +354,11 @@ func (p *Pages) webhookOwner(r *http.Request, in room) (owner, error) {
 	base := webhooksPath + "/" + w.ID
 	return owner{id: w.ID, name: w.Name(), base: base, log: base + "/deliveries", hook: &w.Endpoint,
 		test: func(ctx context.Context, g access.Grant, id string) error {
-			_, err := p.act(ctx, in, "test_webhook", id, map[string]any{})
+			_, err := p.act(ctx, in, "test_webhook", id, 0, map[string]any{})
 			return err
 		},
 		rotate: func(ctx context.Context, g access.Grant, id string, overlap time.Duration) (string, error) {
-			r, err := p.act(ctx, in, "rotate_webhook_secret", id, map[string]any{"overlap_hours": int(overlap.Hours())})
+			r, err := p.act(ctx, in, "rotate_webhook_secret", id, 0, map[string]any{"overlap_hours": int(overlap.Hours())})
 			return secretOf(r), err
 		}}, nil
 }

@@ -21,7 +21,7 @@ export function live() {
       first = false;
       refresh("approvals");
     });
-    source.addEventListener("calls", () => refresh("calls"));
+    for (const topic of ["calls", "integrations"]) source.addEventListener(topic, () => refresh(topic));
   };
   document.addEventListener("visibilitychange", () => {
     if (document.hidden) { source.close(); clearTimeout(timer); timer = undefined; } else open();
