@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"html/template"
 	"math/big"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,6 +29,7 @@ type card struct {
 	Badge              status
 
 	Changes, Others []shownFact
+	Fresh           bool // there is nothing yet that it changes
 	Checks          []approvals.Check
 	Says            string // the agent's own words
 	Raw             string
@@ -186,6 +188,7 @@ func (v *card) facts(c approvals.Card, zone string) {
 			v.Others = append(v.Others, s)
 		}
 	}
+	v.Fresh = !slices.ContainsFunc(v.Changes, func(s shownFact) bool { return s.Stale || !s.Base.Empty || !s.Current.Empty })
 }
 
 // labelOf makes words of a field's name.
