@@ -57,6 +57,7 @@ type card struct {
 
 	Decided   *moment
 	DecidedBy string
+	AtOnce    bool   // nobody was asked
 	Reason    string // of a rejection
 	Edited    bool
 	Outside   status // how far it has come outside, zero if it has nothing to do there
@@ -105,6 +106,7 @@ func (p *Pages) card(in room, c approvals.Card, l listQuery, deciders []access.U
 	}
 	if c.DecidedBy != nil {
 		v.DecidedBy = c.DecidedBy.Name
+		v.AtOnce = c.Status == approvals.Approved && c.DecidedBy.Kind == access.KindSystem
 	}
 	if c.Error != nil {
 		v.Error, v.ErrorFix = sentence(c.Error.Message), c.Error.Fix
