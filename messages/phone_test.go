@@ -60,6 +60,9 @@ func TestUndeliveredSMSComesBack(t *testing.T) {
 		if got := o.Do("GET", "/v1/sms/"+id, o.sender, "").Text("data.status"); got != "delivered" {
 			t.Errorf("got %s, want delivered", got)
 		}
+		if n := len(o.failed()); n != 0 {
+			t.Errorf("%d still wait for a person", n)
+		}
 	})
 }
 
