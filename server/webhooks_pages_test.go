@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/chromedp/chromedp"
+
 	"trustpager/admin"
 	"trustpager/server/browsertest"
 	"trustpager/server/servertest"
@@ -18,6 +20,11 @@ func keyWith(scopes ...string) admin.KeyInput {
 // tickEvent ticks or unticks the event in the form of a webhook.
 func tickEvent(event string) browsertest.Step {
 	return browsertest.Press(`input[name=events][value="` + event + `"]`)
+}
+
+// empty clears the field of the name.
+func empty(name string) browsertest.Step {
+	return chromedp.Clear(chromedp.CSS(`[name="` + name + `"]`))
 }
 
 // An admin adds a webhook, sees what it is told, changes and tests it, takes over
@@ -42,7 +49,7 @@ func TestWebhooksOnPages(t *testing.T) {
 			t.Errorf("a private address: got %q", got)
 		}
 		b.Look("webhook-wrong")
-		b.Do(browsertest.Fill("url", ""), browsertest.Fill("url", hook.URL+"/events"))
+		b.Do(empty("url"), browsertest.Fill("url", hook.URL+"/events"))
 		b.Follow("main button.primary")
 		secret := b.Text("#webhook-secret")
 		b.Look("webhook-added")
@@ -104,7 +111,7 @@ func TestWebhooksOnPages(t *testing.T) {
 		b.Follow(`a[href$="/delete"]`)
 		b.Look("webhook-delete")
 		b.Do(browsertest.Fill("name", "something else"), browsertest.Press("main button.danger"), browsertest.See(".error"),
-			browsertest.Fill("name", ""), browsertest.Fill("name", strings.TrimPrefix(hook.URL, "http://")))
+			empty("name"), browsertest.Fill("name", strings.TrimPrefix(hook.URL, "http://")))
 		b.Follow("main button.danger")
 		if got := s.Do("GET", "/v1/webhooks", s.Full, "").Want(t, 200).Len("data"); got != 1 {
 			t.Errorf("got %d webhooks, want 1", got)
