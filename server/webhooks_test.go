@@ -22,7 +22,7 @@ import (
 
 // subscribe has the receiver told of the events, and returns the webhook's id and
 // its secret.
-func subscribe(t *testing.T, s *servertest.Server, key, url string, events ...string) (id, secret string) {
+func subscribe(t testing.TB, s *servertest.Server, key, url string, events ...string) (id, secret string) {
 	t.Helper()
 	made := s.Do("POST", "/v1/webhooks", key, fmt.Sprintf(`{"url":%q,"events":["%s"]}`, url, strings.Join(events, `","`))).Want(t, 201)
 	return made.Text("data.id"), made.Text("data.secret")

@@ -126,7 +126,7 @@ func (p *Pages) newWebhookForm(w admin.Webhook) webhookForm {
 // tickEvents offers all events, with those ticked that are chosen.
 func (p *Pages) tickEvents(f *webhookForm, chosen []webhook.EventType) {
 	wanted := webhook.Endpoint{Events: chosen}
-	requests := markRow{Label: "What agents ask for"}
+	requests := markRow{Label: "Requests"}
 	for _, e := range webhook.ApprovalEvents {
 		requests.Marks = append(requests.Marks, tick{Name: eventField, Value: string(e), Title: approvalWords[e], Checked: wanted.Wants(e)})
 	}
