@@ -526,51 +526,57 @@ func TestSubscriptionsOfTwoWorkspaces(t *testing.T) {
 	})
 }
 
-// A workspace that nobody has subscribed in pays one statement for a write, and
-// none for a read.
-func TestWithoutSubscriptionsAWriteCostsOneStatement(t *testing.T) {
+// A workspace that nobody has subscribed in pays no statement for a write nor a
+// read; one that somebody has pays one for a write.
+func TestWithoutSubscriptionsAWriteCostsNoStatement(t *testing.T) {
 	eachWorld(t, func(w *world) {
 		ctx, full := w.t.Context(), w.key("full")
 		id := w.contact("Ada")
-		n := 0
-		count := func(do func()) int64 {
-			do() // what is prepared and remembered is so by now
-			before := w.db.Statements()
-			do()
-			return w.db.Statements() - before
-		}
-		for _, tt := range []struct {
-			action, id string
-			more       int64
-		}{{"get_contact", id, 0}, {"create_contact", "", 1}, {"update_contact", id, 1}} {
-			a, _ := w.s.Catalog.Find(tt.action)
-			body := func() string {
-				if n++; a.Verb == access.Read {
-					return ""
-				}
-				return fmt.Sprintf(`{"first_name":"c%d"}`, n)
+		n, others := 0, int64(0)
+		look := func() {
+			count := func(do func()) int64 {
+				do() // what is prepared and remembered is so by now
+				before := w.db.Statements()
+				do()
+				return w.db.Statements() - before
 			}
-			got := count(func() { _, err := w.do(full, tt.action, tt.id, body()); w.must(err) })
-			bare := count(func() {
-				run := func(s approvals.Store) error {
-					in, err := a.Decode(tt.id, json.RawMessage(body()))
-					w.must(err)
-					_, err = a.Run(ctx, s, catalog.Call{Grant: full, Input: in, Now: w.clock.Now()})
-					if err != nil || a.Verb == access.Read {
-						return err
+			for _, tt := range []struct {
+				action, id string
+				more       int64
+			}{{"get_contact", id, 0}, {"create_contact", "", others}, {"update_contact", id, others}} {
+				a, _ := w.s.Catalog.Find(tt.action)
+				body := func() string {
+					if n++; a.Verb == access.Read {
+						return ""
 					}
-					return s.Audit(ctx, audit.Entry{Workspace: w.ws.ID, Time: w.clock.Now(), Event: audit.ActionRun})
+					return fmt.Sprintf(`{"first_name":"c%d"}`, n)
 				}
-				if a.Verb == access.Read {
-					w.must(run(w.gate.Store))
-					return
+				got := count(func() { _, err := w.do(full, tt.action, tt.id, body()); w.must(err) })
+				bare := count(func() {
+					run := func(s approvals.Store) error {
+						in, err := a.Decode(tt.id, json.RawMessage(body()))
+						w.must(err)
+						_, err = a.Run(ctx, s, catalog.Call{Grant: full, Input: in, Now: w.clock.Now()})
+						if err != nil || a.Verb == access.Read {
+							return err
+						}
+						return s.Audit(ctx, audit.Entry{Workspace: w.ws.ID, Time: w.clock.Now(), Event: audit.ActionRun})
+					}
+					if a.Verb == access.Read {
+						w.must(run(w.gate.Store))
+						return
+					}
+					w.must(w.gate.InTx(ctx, run))
+				})
+				if got != bare+tt.more {
+					w.t.Errorf("%s: got %d statements, want %d and %d more", tt.action, got, bare, tt.more)
 				}
-				w.must(w.gate.InTx(ctx, run))
-			})
-			if got != bare+tt.more {
-				w.t.Errorf("%s: got %d statements, want %d and %d more", tt.action, got, bare, tt.more)
 			}
 		}
+		look()
+		w.subscribe(full, "deals.*") // which is about something else
+		others = 1
+		look()
 	})
 }
 
