@@ -31,6 +31,7 @@ var samples = []struct{ resource, body string }{
 	{"work-orders", `{"title":"Repair"}`},
 	{"notepads", `{"title":"Notes"}`},
 	{"documents", `{"title":"Offer"}`},
+	{"webhooks", `{"url":"http://127.0.0.1:65000/","events":["deals.created"]}`},
 }
 
 // A target is a route that writes, with the ids of things that exist.
@@ -310,7 +311,7 @@ func TestUnknownIDsAreNotFound(t *testing.T) {
 			for _, id := range []string{prefix + "_00000000000000000000000000", prefix + "_x", "x", "0", "null", "..%2f", "%00", "%f0%9f%98%80", strings.Repeat("x", 3000)} {
 				parts[3] = id
 				body := map[string]string{"reject": `{"reason":"no"}`, "lend": `{"minutes":60}`, "extend_approval": `{"until":"2026-03-05T10:00:00Z"}`, "move_deal": `{"stage":"New"}`,
-					"link_contact_to_customer": `{"customer_id":"cus_00000000000000000000000000"}`}[to.name]
+					"link_contact_to_customer": `{"customer_id":"cus_00000000000000000000000000"}`, "resend_webhook_delivery": `{"delivery":"msg_00000000000000000000000000"}`}[to.name]
 				if to.name == "update_grant" {
 					body = `{"scopes":[]}`
 				} else if to.method == "PATCH" {

@@ -125,6 +125,16 @@ func TestAdminGuide(t *testing.T) {
 	b.Do(browsertest.Open(s.URL+"/connect"), browsertest.See("#last-call.now"))
 	picture("connect")
 
+	// Webhooks of the workspace.
+	for _, each := range []struct{ url, says, event string }{{hook.URL + "/warehouse", "Data warehouse", "contacts.created"}, {hook.URL + "/alerts", "Alerts", "approval.rejected"}} {
+		b.Do(browsertest.Open(s.URL+"/settings/webhooks/new"), browsertest.Fill("url", each.url), browsertest.Fill("description", each.says), tickEvent(each.event))
+		b.Follow("main button.primary")
+	}
+	s.Do("POST", "/v1/contacts", s.Full, `{"first_name":"Emmy"}`).Want(t, 201)
+	hook.Next()
+	b.Do(browsertest.Open(s.URL+"/settings/webhooks"), browsertest.See("tbody tr"))
+	picture("webhooks")
+
 	// Rules, pause, billing, account.
 	for name, path := range map[string]string{"rules": "/settings/approvals", "pause": "/settings/pause", "billing": "/settings/billing", "account": "/account"} {
 		b.Do(browsertest.Open(s.URL+path), browsertest.See("main h1"))
