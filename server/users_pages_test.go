@@ -135,7 +135,10 @@ func TestUsersOnPages(t *testing.T) {
 		ends, _ := key("Ends <b>\u202e")
 		kept, keptID := key("Goes on")
 		a := newApp(t, s, "Mailbot")
-		app, _ := a.connect(t, s, priya, browsertest.Press(`input[name=preset][value=read]`))
+		priya.Do(browsertest.Open(a.authorize(s, "")+"&workspace="+s.Workspace.ID), browsertest.See("button[value=allow]"), browsertest.Press(`input[name=preset][value=read]`),
+			browsertest.Press("button[value=allow]"), browsertest.Leave("button[value=allow]"))
+		app := a.token(t, s, url.Values{"grant_type": {"authorization_code"}, "code": {(<-a.returned).Get("code")}, "redirect_uri": {a.redirect},
+			"code_verifier": {"dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"}}).Want(t, 200).Text("access_token")
 		s.Do("POST", "/v1/tasks", s.Full, `{"title":"Call","assignee_id":"`+person.User.ID+`"}`).Want(t, 201)
 
 		robin.Do(browsertest.Open(page), choose("role", "member"))
@@ -149,12 +152,9 @@ func TestUsersOnPages(t *testing.T) {
 		if got := robin.Text("main"); !strings.Contains(got, "U+202E") || !strings.Contains(got, "Mailbot") || !strings.Contains(got, "Tasks: 1") {
 			t.Errorf("what ends: got %q", got)
 		}
-		for _, secret := range []string{ends, kept, app} {
-			if status := s.Do("GET", "/v1/me", secret, "").Status; status != 200 {
-				if secret != app { // of an app, only MCP's resource
-					t.Errorf("before: got %d", status)
-				}
-			}
+		s.Do("GET", "/v1/me", ends, "").Want(t, 200)
+		if status, text := call(t, s, app, "list_contacts", `{}`); status != 200 {
+			t.Errorf("her app before: got %d %s", status, text)
 		}
 		robin.Do(browsertest.Press(`input[name=keep][value="` + keptID + `"]`))
 		robin.Follow("button.danger")
@@ -177,7 +177,8 @@ func TestUsersOnPages(t *testing.T) {
 		}
 
 		// The last owner stays, and links that are taken back do not hold.
-		robin.Do(browsertest.Open(s.URL+"/settings/users"), browsertest.Press(memberLink(robin, "Robin")), browsertest.See("select[name=role]"))
+		robin.Do(browsertest.Open(s.URL + "/settings/users"))
+		robin.Do(browsertest.Press(memberLink(robin, "Robin")), browsertest.See("select[name=role]"))
 		robin.Follow(`a[href$="/remove"]`)
 		if got := robin.Text(".notice.bad"); !strings.Contains(got, "last owner") {
 			t.Errorf("the last owner leaves: got %q", got)
@@ -192,7 +193,7 @@ func TestUsersOnPages(t *testing.T) {
 		grace.Do(browsertest.Open(second), browsertest.See(`main a[href="/login"]`))
 
 		// Forms that no page has.
-		for _, form := range []string{"", "email=&role=", "email=%00&role=admin", "email=a@example.com&role=king", "email=a@example.com&name=%0a&role=member", "email=" + strings.Repeat("a", 400) + "@example.com&role=member"} {
+		for _, form := range []string{"", "email=&role=", "email=%00&role=admin", "email=a@example.com&role=king", "email=a@example.com&name=a%07b&role=member", "email=" + strings.Repeat("a", 400) + "@example.com&role=member"} {
 			if status := post(robin, "/settings/users/invite", form+"&once="+url.QueryEscape("o"+form[:min(len(form), 40)])); status != 422 {
 				t.Errorf("the form %.60q: got %d, want 422", form, status)
 			}
@@ -204,6 +205,9 @@ func TestUsersOnPages(t *testing.T) {
 		}
 		if users, err := s.DB.Users(t.Context(), s.Workspace.ID); err != nil || len(users) != 2 {
 			t.Errorf("after all that: got %v, %v, want Robin and Grace", users, err)
+		}
+		for _, b := range []*browsertest.Browser{robin, grace, priya} {
+			b.Behaved(s.URL+"/", strings.TrimSuffix(a.redirect, "callback"))
 		}
 	})
 }
