@@ -109,9 +109,6 @@ func (p *Pages) members(r *http.Request, in room) (answer, error) {
 	return p.membersWith(r, in, newInviteForm(in.membership.Role, admin.Invite{Role: access.Member}), http.StatusOK)
 }
 
-// toMembers leads from a form's address to the list.
-func toMembers(*http.Request, room) (answer, error) { return redirect(usersPath), nil }
-
 func (p *Pages) invite(r *http.Request, in room) (answer, error) {
 	wish := admin.Invite{Email: strings.TrimSpace(r.PostForm.Get("email")), Name: strings.TrimSpace(r.PostForm.Get("name")), Role: access.Role(r.PostForm.Get("role"))}
 	a, err := p.sendInvitation(r, in, wish)
