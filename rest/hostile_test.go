@@ -65,6 +65,9 @@ func targets(t *testing.T, s *servertest.Server) []target {
 	}
 	ids["users"] = u.ID
 
+	ids["email"] = s.Do("POST", "/v1/email/send", s.Full, `{"to":["ada@example.com"],"subject":"Hello","body":"Hello"}`).Want(t, 200).Text("data.id")
+	ids["integrations"] = s.Do("POST", "/v1/integrations", s.Full, `{"kind":"twilio","name":"Telephone","account_sid":"AC00000000000000000000000000000000","numbers":["+4930123456"]}`).Want(t, 201).Text("data.id")
+
 	type schema struct {
 		Ref        string `json:"$ref"`
 		Properties map[string]json.RawMessage
@@ -318,7 +321,7 @@ func TestUnknownIDsAreNotFound(t *testing.T) {
 			prefix, _, _ := strings.Cut(parts[3], "_")
 			for _, id := range []string{prefix + "_00000000000000000000000000", prefix + "_x", "x", "0", "null", "..%2f", "%00", "%f0%9f%98%80", strings.Repeat("x", 3000)} {
 				parts[3] = id
-				body := map[string]string{"reject": `{"reason":"no"}`, "lend": `{"minutes":60}`, "extend_approval": `{"until":"2026-03-05T10:00:00Z"}`, "move_deal": `{"stage":"New"}`, "update_user_role": `{"role":"admin"}`,
+				body := map[string]string{"reject": `{"reason":"no"}`, "lend": `{"minutes":60}`, "extend_approval": `{"until":"2026-03-05T10:00:00Z"}`, "move_deal": `{"stage":"New"}`, "update_user_role": `{"role":"admin"}`, "reply_to_email": `{"body":"x"}`,
 					"link_contact_to_customer": `{"customer_id":"cus_00000000000000000000000000"}`, "resend_webhook_delivery": `{"delivery":"msg_00000000000000000000000000"}`}[to.name]
 				if to.name == "update_grant" {
 					body = `{"scopes":[]}`
