@@ -55,7 +55,7 @@ const IndexMarks = indexMarks
 const ReindexBatch = reindexBatch
 
 // Versions is the number of the last migration.
-const Versions = 15
+const Versions = 16
 
 // WaitQueued waits until n transactions wait for SQLite's writer.
 func (db *DB) WaitQueued(t testing.TB, n int) {
