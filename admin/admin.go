@@ -109,6 +109,9 @@ type Store interface {
 	// busiest first.
 	Consumption(ctx context.Context, workspace string, since, now time.Time, most int) ([]Consumption, error)
 
+	// Tallies returns what is counted of a kind in the period, by owner.
+	Tallies(ctx context.Context, workspace, what, period string) (map[string]int64, error)
+
 	SetNotice(ctx context.Context, workspace, user string, n access.Notice) error
 	// PendingWorkspaces returns the workspaces in which approvals are pending.
 	PendingWorkspaces(ctx context.Context) ([]string, error)

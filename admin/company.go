@@ -11,6 +11,7 @@ import (
 	"trustpager/approvals"
 	"trustpager/audit"
 	"trustpager/catalog"
+	"trustpager/integrations"
 )
 
 // A CompanyChange is what somebody says of the workspace itself. A nil member
@@ -181,6 +182,16 @@ type Consumption struct {
 	CallsToday    int64  `json:"calls_today"`
 	CallsPerDay   int64  `json:"calls_per_day"` // 0 means no limit
 	OpenApprovals int64  `json:"open_approvals"`
+	SendsToday    int64  `json:"sends_today"` // messages and calls, with those of the keys that stem from it
+}
+
+// A Cost is what a language model has cost this month.
+type Cost struct {
+	ID       string `json:"id"` // of the integration
+	Name     string `json:"name"`
+	Spent    int64  `json:"spent"` // minor units of the currency, rounded up
+	Limit    int64  `json:"limit"` // 0 means none
+	Currency string `json:"currency"`
 }
 
 // mostConsumers is how many credentials are told of.
@@ -192,7 +203,8 @@ type Bill struct {
 	Days                    []access.DayCount // of the last 30 days, those with calls
 	CallsToday, Calls, Fail int64             // today and in the 30 days, in UTC
 	Stock                   Stock
-	Credentials             []Consumption // that have called today or have approvals open, the busiest first
+	Credentials             []Consumption // that have called or sent today or have approvals open, the busiest first
+	Models                  []Cost        // in this month, UTC
 }
 
 // BillDays is of how many days a bill tells the calls.
@@ -226,8 +238,33 @@ func (d *Desk) bill(ctx context.Context, s Store, w access.Workspace) (b Bill, e
 	if b.Stock, err = s.Stock(ctx, w.ID, now); err != nil {
 		return b, err
 	}
-	b.Credentials, err = s.Consumption(ctx, w.ID, today, now, mostConsumers)
+	if b.Credentials, err = s.Consumption(ctx, w.ID, today, now, mostConsumers); err != nil {
+		return b, err
+	}
+	b.Models, err = costs(ctx, s, w.ID, now)
 	return b, err
+}
+
+// perMinor is how many parts of a minor unit the costs of models are counted in.
+const perMinor = 1_000_000
+
+// costs returns what each language model has cost this month.
+func costs(ctx context.Context, s Store, workspace string, now time.Time) ([]Cost, error) {
+	spent, err := s.Tallies(ctx, workspace, "cost", now.Format("2006-01"))
+	if err != nil {
+		return nil, err
+	}
+	accounts, err := s.Accounts(ctx, workspace, "")
+	if err != nil {
+		return nil, err
+	}
+	all := []Cost{}
+	for _, a := range accounts {
+		if a.Kind.Purpose() == integrations.ModelPurpose {
+			all = append(all, Cost{a.ID, a.Name, (spent[a.ID] + perMinor - 1) / perMinor, a.Settings.MonthlyLimit, a.Settings.Currency})
+		}
+	}
+	return all, nil
 }
 
 // billing plans the action of the resource billing.
@@ -251,6 +288,6 @@ func billAnswer(b Bill, w access.Workspace) json.RawMessage {
 		"records": b.Stock.Records, "open_approvals": b.Stock.OpenApprovals,
 		"limits": map[string]any{"invitations": MaxInvitations, "open_approvals_of_a_credential": approvals.MaxOpen,
 			"sends_per_day_of_a_credential": w.Settings.SendCap()},
-		"credentials": b.Credentials,
+		"credentials": b.Credentials, "models": b.Models,
 	})
 }

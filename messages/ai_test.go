@@ -163,6 +163,9 @@ func TestMonthlyLimitOfAModelHolds(t *testing.T) {
 		if !strings.Contains(over.Text("error.message"), "0.04 EUR") {
 			t.Errorf("over the limit: got %s", over.Body)
 		}
+		if bill := o.Do("GET", "/v1/billing", o.Full, "").Want(t, 200); bill.Get("data.models.0.spent") != 5.0 || bill.Get("data.models.0.limit") != 4.0 {
+			t.Errorf("billing: got %s, want 5 of 4 cents spent", bill.Body)
+		}
 		o.Clock.Advance(31 * 24 * time.Hour)
 		o.Do("POST", "/v1/ai/edit-text", o.sender, object("text", "a", "instructions", "d")).Want(t, 200)
 	})

@@ -331,6 +331,9 @@ func TestDailyCapHoldsWhateverIsApproved(t *testing.T) {
 			t.Errorf("the third: got %s", refused.Body)
 		}
 		o.Do("POST", "/v1/email/send", o.Agent, object("to", []string{"ada@example.com"}, "subject", "4", "body", "b")).Want(t, 409)
+		if bill := o.Do("GET", "/v1/billing", o.Full, "").Want(t, 200); !strings.Contains(string(bill.Body), `"sends_today":2`) {
+			t.Errorf("billing: got %s, want two sent", bill.Body)
+		}
 		o.Clock.Advance(24 * time.Hour)
 		o.Do("POST", "/v1/approvals/"+asked[2]+"/approve", o.Full, "{}").Want(t, 200)
 	})

@@ -135,10 +135,11 @@ func (db *DB) Stock(ctx context.Context, workspace string, now time.Time) (s adm
 // Consumption returns, of the credentials in force that have called since the
 // given hour or have approvals open, how much, the busiest first.
 func (db *DB) Consumption(ctx context.Context, workspace string, since, now time.Time, most int) ([]admin.Consumption, error) {
-	rows, err := db.q.QueryContext(ctx, `SELECT c.id, c.name, c.per_day, c.calls, c.waiting FROM (
+	rows, err := db.q.QueryContext(ctx, `SELECT c.id, c.name, c.per_day, c.calls, c.waiting, c.sends FROM (
 			SELECT a.id, a.name, a.per_day,
 				(SELECT COALESCE(SUM(u.n), 0) FROM key_usage u WHERE u.workspace = $1 AND u.credential = a.id AND u.hour >= $2 AND u.outcome <> 'limited') AS calls,
-				(SELECT COUNT(*) FROM approvals p WHERE p.workspace = $1 AND p.credential = a.id AND p.status = 'pending') AS waiting
+				(SELECT COUNT(*) FROM approvals p WHERE p.workspace = $1 AND p.credential = a.id AND p.status = 'pending') AS waiting,
+				(SELECT COALESCE(SUM(t.n), 0) FROM tallies t WHERE t.workspace = $1 AND t.owner = a.id AND t.what = 'sends' AND t.period = $5) AS sends
 			FROM (
 				SELECT id, name, per_day FROM keys WHERE workspace = $1 AND revoked = 0 AND (expires = 0 OR expires > $3)
 				UNION ALL
@@ -146,7 +147,7 @@ func (db *DB) Consumption(ctx context.Context, workspace string, since, now time
 					JOIN oauth_policies p ON p.workspace = g.workspace AND p.client = g.client
 					WHERE g.workspace = $1 AND g.revoked = 0
 			) a
-		) c WHERE c.calls > 0 OR c.waiting > 0 ORDER BY c.calls DESC, c.waiting DESC, c.id LIMIT $4`, workspace, ms(since), ms(now), most)
+		) c WHERE c.calls > 0 OR c.waiting > 0 OR c.sends > 0 ORDER BY c.calls DESC, c.waiting DESC, c.id LIMIT $4`, workspace, ms(since), ms(now), most, since.UTC().Format(time.DateOnly))
 	if err != nil {
 		return nil, fmt.Errorf("what credentials use: %w", err)
 	}
@@ -154,7 +155,7 @@ func (db *DB) Consumption(ctx context.Context, workspace string, since, now time
 	found := []admin.Consumption{}
 	for rows.Next() {
 		var c admin.Consumption
-		if err := rows.Scan(&c.ID, &c.Name, &c.CallsPerDay, &c.CallsToday, &c.OpenApprovals); err != nil {
+		if err := rows.Scan(&c.ID, &c.Name, &c.CallsPerDay, &c.CallsToday, &c.OpenApprovals, &c.SendsToday); err != nil {
 			return nil, err
 		}
 		found = append(found, c)

@@ -89,6 +89,10 @@ var crossings = map[string]crossing{
 		}
 		return err
 	},
+	"Tallies": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		all, err := db.Tallies(ctx, other, "sends", "2026-01-31")
+		return seen(err, len(all))
+	},
 	"Tally": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
 		n, err := db.Tally(ctx, other, messages.Tally{Owner: "key_1", What: "sends", Period: "2026-01-31"})
 		return seen(err, n)

@@ -44,6 +44,25 @@ func (db *DB) Tally(ctx context.Context, workspace string, t messages.Tally) (n 
 	return n, nil
 }
 
+// Tallies returns what is counted of a kind in the period, by owner.
+func (db *DB) Tallies(ctx context.Context, workspace, what, period string) (map[string]int64, error) {
+	rows, err := db.q.QueryContext(ctx, `SELECT owner, n FROM tallies WHERE workspace = $1 AND what = $2 AND period = $3`, workspace, what, period)
+	if err != nil {
+		return nil, fmt.Errorf("tallies of %s: %w", what, err)
+	}
+	defer rows.Close()
+	all := map[string]int64{}
+	for rows.Next() {
+		var owner string
+		var n int64
+		if err := rows.Scan(&owner, &n); err != nil {
+			return nil, fmt.Errorf("tallies of %s: %w", what, err)
+		}
+		all[owner] = n
+	}
+	return all, rows.Err()
+}
+
 // PurgeTallies forgets what was last counted before the given time. It returns
 // how many rows, [PurgeBatch] at most.
 func (db *DB) PurgeTallies(ctx context.Context, before time.Time) (int64, error) {

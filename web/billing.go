@@ -21,6 +21,7 @@ type billingPage struct {
 	Plans               []planRow
 	Used                []usedRow
 	Credentials         []consumerRow
+	Models              []costRow
 	Sends               int64 // that each credential may send a day
 }
 
@@ -35,9 +36,16 @@ type usedRow struct {
 type consumerRow struct {
 	Name, Path  string
 	Calls, Most string
+	Sends       int64
 	Open        int64
 	MostOpen    int
 	Near        bool // one of the limits is nearly used up
+}
+
+// A costRow is what a language model has cost this month.
+type costRow struct {
+	Name, Path, Spent string
+	Most              string // "" if there is no limit
 }
 
 // used fills what is used, of what the program limits.
@@ -54,15 +62,22 @@ func (page *billingPage) used(b admin.Bill, w access.Workspace) {
 		{"Calls today", b.CallsToday, "by each credential’s own limits"},
 	}
 	for _, c := range b.Credentials {
-		row := consumerRow{Name: c.Name, Path: apiPath + "/keys/" + c.ID, Calls: fmt.Sprint(c.CallsToday), Most: "no limit", Open: c.OpenApprovals, MostOpen: approvals.MaxOpen}
+		row := consumerRow{Name: c.Name, Path: apiPath + "/keys/" + c.ID, Calls: fmt.Sprint(c.CallsToday), Most: "no limit", Open: c.OpenApprovals, MostOpen: approvals.MaxOpen, Sends: c.SendsToday}
 		if strings.HasPrefix(c.ID, "grt_") {
 			row.Path = apiPath + "/grants/" + c.ID
 		}
 		if c.CallsPerDay > 0 {
 			row.Most = fmt.Sprint(c.CallsPerDay)
 		}
-		row.Near = c.CallsPerDay > 0 && c.CallsToday*10 >= c.CallsPerDay*9 || c.OpenApprovals*10 >= approvals.MaxOpen*9
+		row.Near = c.CallsPerDay > 0 && c.CallsToday*10 >= c.CallsPerDay*9 || c.OpenApprovals*10 >= approvals.MaxOpen*9 || c.SendsToday*10 >= page.Sends*9 && c.SendsToday > 0
 		page.Credentials = append(page.Credentials, row)
+	}
+	for _, m := range b.Models {
+		row := costRow{Name: m.Name, Path: integrationsPath + "/" + m.ID, Spent: money(fmt.Sprint(m.Spent), m.Currency)}
+		if m.Limit > 0 {
+			row.Most = money(fmt.Sprint(m.Limit), m.Currency)
+		}
+		page.Models = append(page.Models, row)
 	}
 }
 
