@@ -84,3 +84,6 @@ func (db *DB) PurgeLocked(ctx context.Context, id string, before time.Time) (gon
 	})
 	return gone, err
 }
+
+// SealedTables are the tables that hold sealed values.
+var SealedTables = sealedTables

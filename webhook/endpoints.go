@@ -105,7 +105,7 @@ func (s *Endpoints) Rotate(ctx context.Context, tx Store, workspace, owner strin
 
 func (s *Endpoints) newSecret(workspace, owner string) (Secret, string, error) {
 	secret := NewSecret()
-	sealed, err := s.Sealer.Seal(secret, place(workspace, owner))
+	sealed, err := s.Sealer.Seal(secret, Place(workspace, owner))
 	if err != nil {
 		return nil, "", fmt.Errorf("webhook secret: %w", err)
 	}
