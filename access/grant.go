@@ -246,6 +246,12 @@ const (
 	Member Role = "member"
 )
 
+// AtMost reports whether the role is one, and does not stand above most.
+func (r Role) AtMost(most Role) bool {
+	rank := map[Role]int{Member: 1, Admin: 2, Owner: 3}
+	return rank[r] > 0 && rank[r] <= rank[most]
+}
+
 // A Membership is a workspace that a person belongs to.
 type Membership struct {
 	Workspace Workspace
@@ -272,6 +278,7 @@ type User struct {
 	Name      string    `json:"name"`
 	Role      Role      `json:"role"` // in the workspace that was asked about
 	CreatedAt time.Time `json:"created_at"`
+	LastLogin time.Time `json:"last_login,omitzero"`
 }
 
 type requestKey struct{}

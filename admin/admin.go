@@ -27,6 +27,7 @@ import (
 	"trustpager/oauth"
 	"trustpager/problem"
 	"trustpager/typeid"
+	"trustpager/unseen"
 	"trustpager/webhook"
 )
 
@@ -77,8 +78,36 @@ type Store interface {
 	// TakeResetLink is ResetLink, and ends the link: of several calls one gets it.
 	TakeResetLink(ctx context.Context, hash string, now time.Time) (user, stamp string, err error)
 
+	// SetMember gives the user a role in the workspace. It fails with
+	// [problem.Conflict] if that would take away its last owner.
 	SetMember(ctx context.Context, workspace, user string, role access.Role, now time.Time) error
+	// RemoveMember ends a membership. It fails with [problem.Conflict] if there is
+	// none, or if it is the last owner's.
 	RemoveMember(ctx context.Context, workspace, user string) error
+	// NoteLogin notes when the user has logged in.
+	NoteLogin(ctx context.Context, user string, now time.Time) error
+
+	// SaveInvitation stores an invitation with the hash of its link's token, in
+	// place of the one that the address has in the workspace, whose id it keeps.
+	SaveInvitation(ctx context.Context, i Invitation, hash string) (Invitation, error)
+	// Invitations returns those of the workspace, the newest first, those that are
+	// over too.
+	Invitations(ctx context.Context, workspace string) ([]Invitation, error)
+	// InvitationByHash returns the invitation whose link's token has the hash. It
+	// fails with [problem.NotFound], also if it is over.
+	InvitationByHash(ctx context.Context, hash string, now time.Time) (Invitation, error)
+	// TakeInvitation is InvitationByHash, and ends the invitation: of several calls
+	// one gets it.
+	TakeInvitation(ctx context.Context, hash string, now time.Time) (Invitation, error)
+	// CancelInvitation ends the invitation of the address. It fails with
+	// [problem.NotFound].
+	CancelInvitation(ctx context.Context, workspace, email string) (Invitation, error)
+
+	// Stock counts what the workspace has at now.
+	Stock(ctx context.Context, workspace string, now time.Time) (Stock, error)
+	// Consumption returns what credentials in force use of their limits, the
+	// busiest first.
+	Consumption(ctx context.Context, workspace string, since, now time.Time, most int) ([]Consumption, error)
 
 	SetNotice(ctx context.Context, workspace, user string, n access.Notice) error
 	// PendingWorkspaces returns the workspaces in which approvals are pending.
@@ -114,6 +143,17 @@ type Store interface {
 	DailyUsage(ctx context.Context, workspace string, credentials []string, since time.Time) ([]access.DayCount, error)
 	WorkspaceUsage(ctx context.Context, workspace string, since time.Time) ([]access.DayCount, error)
 	LastUse(ctx context.Context, workspace, user string) (use access.LastUse, name string, err error)
+
+	// Subscription returns one subscription, with forUpdate locked until the
+	// transaction ends. It fails with [problem.NotFound].
+	Subscription(ctx context.Context, workspace, id string, forUpdate bool) (approvals.Subscription, error)
+	// CreateSubscription adds a subscription, but for its endpoint.
+	CreateSubscription(ctx context.Context, s approvals.Subscription) error
+	// UpdateSubscription replaces a subscription, but for its endpoint, if its stored
+	// version is s.Version-1. It fails with [problem.Conflict] otherwise.
+	UpdateSubscription(ctx context.Context, s approvals.Subscription) error
+	// DeleteSubscription removes a subscription, but for its endpoint.
+	DeleteSubscription(ctx context.Context, workspace, id string) error
 
 	CreateClient(ctx context.Context, c oauth.Client) error
 	UpdateClient(ctx context.Context, c oauth.Client) error
@@ -255,7 +295,7 @@ func (d *Desk) UpdateWorkspace(ctx context.Context, g access.Grant, w access.Wor
 
 // sameRules reports whether both settings bind keys and OAuth clients alike.
 func sameRules(a, b access.Settings) bool {
-	return a.ApprovalTTL == b.ApprovalTTL && a.PeopleOnly == b.PeopleOnly && a.FourEyes == b.FourEyes && slices.Equal(a.AlwaysAsk, b.AlwaysAsk) &&
+	return a.ApprovalTTL == b.ApprovalTTL && a.SendCap() == b.SendCap() && a.PeopleOnly == b.PeopleOnly && a.FourEyes == b.FourEyes && slices.Equal(a.AlwaysAsk, b.AlwaysAsk) &&
 		a.NoSelfRegistration == b.NoSelfRegistration && slices.Equal(a.ClientHosts, b.ClientHosts)
 }
 
@@ -289,6 +329,9 @@ func checkWorkspace(c *catalog.Catalog, w access.Workspace) error {
 	if ttl := w.Settings.ApprovalTTL; ttl < approvals.MinTTL || ttl > approvals.MaxTTL {
 		bad("approval_ttl", "1 hour to 30 days", ttl.String())
 	}
+	if n := w.Settings.SendsPerDay; n != nil && (*n < 0 || *n > access.MaxSendsPerDay) {
+		bad("sends_per_day", fmt.Sprintf("0 to %d", access.MaxSendsPerDay), fmt.Sprint(*n))
+	}
 	for _, m := range w.Settings.AlwaysAsk {
 		r, ok := c.Resource(m.Resource)
 		v, err := access.ParseVerb(m.Verb)
@@ -319,7 +362,7 @@ func refuseFields(what string, fields []problem.Field) error {
 // may be empty.
 func personFields(email, name string) []problem.Field {
 	var fields []problem.Field
-	if a, err := mail.ParseAddress(email); err != nil || a.Address != email || strings.ContainsFunc(email, unicode.IsControl) {
+	if a, err := mail.ParseAddress(email); err != nil || a.Address != email || len(email) > maxEmail || strings.ContainsFunc(email, unseen.Hidden) {
 		fields = append(fields, problem.Field{Path: "email", Expected: "an e-mail address, as in ada@example.com", Got: fmt.Sprintf("%.100q", email)})
 	}
 	if name != "" && !validName(name) {
@@ -327,137 +370,6 @@ func personFields(email, name string) []problem.Field {
 	}
 	return fields
 }
-
-// AddUser makes a person who can log in, or finds the one with that e-mail
-// address, and gives them a role in the workspace. passwordHash is ignored for
-// a person who exists; only the operator may give one, because the person may
-// come to be in other workspaces too. Who is made a member loses the keys that
-// they have made as an admin.
-func (d *Desk) AddUser(ctx context.Context, g access.Grant, email, name, passwordHash string, role access.Role) (access.User, error) {
-	if err := requirePerson(g, "manages users"); err != nil {
-		return access.User{}, err
-	}
-	if passwordHash != "" && g.Principal.Kind != access.KindOperator {
-		return access.User{}, problem.Errorf(problem.InsufficientScope, "only the operator gives passwords to others").
-			WithFix("Leave the password out.")
-	}
-	fields := personFields(email, name)
-	if !slices.Contains([]access.Role{access.Owner, access.Admin, access.Member}, role) {
-		fields = append(fields, problem.Field{Path: "role", Expected: "owner, admin or member", Got: fmt.Sprintf("%.50q", string(role))})
-	}
-	if err := refuseFields("the user", fields); err != nil {
-		return access.User{}, err
-	}
-	var u access.User
-	err := d.InTx(ctx, func(tx Store) error {
-		found, _, err := tx.UserByEmail(ctx, email)
-		switch {
-		case err == nil:
-			u = found
-		case problem.Is(err, problem.NotFound):
-			u = access.User{ID: typeid.NewID("usr"), Email: strings.ToLower(email), Name: name, CreatedAt: d.now()}
-			if err := tx.CreateUser(ctx, u, passwordHash); err != nil {
-				return err
-			}
-		default:
-			return err
-		}
-		before, owners, err := d.roleOf(ctx, tx, g.Workspace.ID, u.ID)
-		if err != nil {
-			return err
-		}
-		if before == access.Owner && role != access.Owner && owners == 1 {
-			return problem.Errorf(problem.Conflict, "%s is the last owner of the workspace", u.Email).
-				WithFix("Make somebody else an owner first.")
-		}
-		u.Role = role
-		if err := tx.SetMember(ctx, g.Workspace.ID, u.ID, role, d.now()); err != nil {
-			return err
-		}
-		event := audit.UserCreated
-		if before != "" {
-			event = audit.UserChanged
-		}
-		if err := d.record(ctx, tx, g, event, u.ID, map[string]any{"email": u.Email, "role": role}); err != nil {
-			return err
-		}
-		if before != "" && before != access.Member && role == access.Member {
-			return d.revokeKeysOf(ctx, tx, g, u.ID)
-		}
-		return nil
-	})
-	return u, err
-}
-
-// roleOf returns the user's role in the workspace, "" if they have none, and
-// how many owners it has.
-func (d *Desk) roleOf(ctx context.Context, tx Store, workspace, user string) (role access.Role, owners int, err error) {
-	users, err := tx.Users(ctx, workspace)
-	for _, u := range users {
-		if u.ID == user {
-			role = u.Role
-		}
-		if u.Role == access.Owner {
-			owners++
-		}
-	}
-	return role, owners, err
-}
-
-// RemoveUser ends a person's membership of the workspace and what they granted
-// to OAuth clients, and revokes the keys that they have made. An admin can
-// activate the keys that are to be kept.
-func (d *Desk) RemoveUser(ctx context.Context, g access.Grant, email string) error {
-	if err := requirePerson(g, "manages users"); err != nil {
-		return err
-	}
-	return d.InTx(ctx, func(tx Store) error {
-		u, _, err := tx.UserByEmail(ctx, email)
-		if err != nil {
-			return err
-		}
-		if err := tx.RemoveMember(ctx, g.Workspace.ID, u.ID); err != nil {
-			return err
-		}
-		if err := d.record(ctx, tx, g, audit.UserRemoved, u.ID, map[string]any{"email": u.Email}); err != nil {
-			return err
-		}
-		if err := eachGrant(ctx, tx, g.Workspace.ID, oauth.GrantQuery{User: u.ID, InForce: true}, func(gr oauth.Grant) error {
-			_, err := d.endGrant(ctx, tx, g, &gr, u.ID)
-			return err
-		}); err != nil {
-			return err
-		}
-		return d.revokeKeysOf(ctx, tx, g, u.ID)
-	})
-}
-
-// revokeKeysOf revokes the keys that the user has made, and those that these
-// have made.
-func (d *Desk) revokeKeysOf(ctx context.Context, tx Store, g access.Grant, user string) error {
-	for after := ""; ; {
-		keys, err := tx.Keys(ctx, g.Workspace.ID, after, keyPage)
-		if err != nil {
-			return err
-		}
-		for _, k := range keys {
-			if after = k.ID; k.CreatedBy.User != user {
-				continue // a key made by a key names the same user
-			}
-			if k, err = tx.Key(ctx, g.Workspace.ID, k.ID, true); err != nil {
-				return err
-			}
-			if err := d.revoke(ctx, tx, g, k, map[string]any{"with": user}); err != nil {
-				return err
-			}
-		}
-		if len(keys) < keyPage {
-			return nil
-		}
-	}
-}
-
-const keyPage = 100
 
 // SetPassword gives a person a new password, as its hash. Only the operator
 // and the person may: whoever is in several workspaces has one password for

@@ -33,6 +33,7 @@ type logins struct {
 	once                          sync.Once
 	address, both, account, known *access.Throttle
 	forgotAddress, forgotAccount  *access.Throttle // of links for a new password
+	inviteAddress, invited        *access.Throttle // of links of invitations: who opens them, and who is sent them
 	hashing                       chan struct{}    // a place for each password that is checked at a time
 	refused                       access.Tally     // by user, of the audit log
 }
@@ -56,6 +57,8 @@ func (d *Desk) throttles() *logins {
 		l.known = &access.Throttle{PerMinute: 2, Burst: 10, Now: d.Now}
 		l.forgotAddress = &access.Throttle{PerMinute: 5, Burst: 20, Now: d.Now}
 		l.forgotAccount = &access.Throttle{PerMinute: 1, Burst: 5, Now: d.Now}
+		l.inviteAddress = &access.Throttle{PerMinute: 20, Burst: 60, Now: d.Now}
+		l.invited = &access.Throttle{PerMinute: 1, Burst: 5, Now: d.Now}
 		l.hashing = make(chan struct{}, maxHashing)
 	})
 	return l
@@ -205,6 +208,11 @@ func (d *Desk) recordPerson(ctx context.Context, p Person, event audit.Event, de
 
 // recordPersonIn is recordPerson in the caller's transaction.
 func (d *Desk) recordPersonIn(ctx context.Context, tx Store, p Person, event audit.Event, detail any) error {
+	if event == audit.PersonLogin {
+		if err := tx.NoteLogin(ctx, p.User.ID, d.now()); err != nil {
+			return err
+		}
+	}
 	for _, m := range p.Memberships {
 		if err := d.record(ctx, tx, d.grantOf(p, m), event, p.User.ID, detail); err != nil {
 			return err

@@ -196,5 +196,8 @@ func (d *Desk) firstOwner(ctx context.Context, tx Store, w access.Workspace, u *
 		return err
 	}
 	me := d.grantOf(Person{User: *u}, access.Membership{Workspace: w, Role: access.Owner})
+	if err := tx.NoteLogin(ctx, u.ID, d.now()); err != nil {
+		return err
+	}
 	return d.record(ctx, tx, me, audit.PersonLogin, u.ID, nil)
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"trustpager/access"
+	"trustpager/catalog"
 	"trustpager/problem"
 )
 
@@ -88,6 +89,9 @@ func (gate *Gate) answerExecution(ans *Answer, a Approval) {
 		if a.Edited != nil {
 			ans.Status, ans.Message = "executed_with_edits", editedMessage
 			ans.Input, ans.Edited = gate.mask(a, a.Input), gate.mask(a, a.Edited)
+		}
+		if w := catalog.Warning(a.Result); w != "" {
+			ans.Message += " WARNING: " + w
 		}
 	case NotExecuted:
 		ans.Status, ans.Message = "approved", approvedMessage

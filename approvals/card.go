@@ -316,6 +316,9 @@ func (c *Card) facts(cat *catalog.Catalog, action *catalog.Action, a Approval, e
 	for _, f := range action.Fields() { // those that are not kept
 		if _, kept := r.Field(f.Name); !kept && f.Name != versionMember && input[f.Name] != nil {
 			fields = append(fields, f)
+			if proposed == nil {
+				proposed = map[string]json.RawMessage{}
+			}
 			proposed[f.Name] = input[f.Name]
 		}
 	}
@@ -333,7 +336,7 @@ func (c *Card) facts(cat *catalog.Catalog, action *catalog.Action, a Approval, e
 		}
 		c.Facts = append(c.Facts, fact)
 	}
-	if action.Op != catalog.OpUpdate {
+	if action.Op != catalog.OpUpdate || !r.Keeps {
 		c.Untouched = 0
 	}
 }
@@ -479,7 +482,7 @@ func (gate *Gate) rebase(ctx context.Context, tx Store, a Approval, action *cata
 		return nil, 0, wrong("stale", "nothing: the action has no target", string(seen.Stale))
 	case seen.TargetVersion <= 0:
 		return nil, 0, wrong("target_version", "the target_version of the card", fmt.Sprint(seen.TargetVersion))
-	case seen.Stale == Untouched && (action.Op != catalog.OpUpdate || a.Base == nil):
+	case seen.Stale == Untouched && (action.Op != catalog.OpUpdate || a.Base == nil || !action.Of().Keeps):
 		return nil, 0, wrong("stale", "rebase: only the fields of an update can be taken one by one", string(seen.Stale))
 	case seen.Stale == Untouched && seen.Edited != nil:
 		return nil, 0, wrong("edited", "nothing with untouched; edit what is to remain, with rebase", "an input")

@@ -642,6 +642,8 @@ func (gate *Gate) mayDecide(ctx context.Context, tx Store, g access.Grant, a App
 		return refuse("it has asked for it itself", people)
 	case g.Workspace.Settings.PeopleOnly || g.Workspace.Settings.FourEyes:
 		return refuse("in this workspace only people decide", people)
+	case gate.peopleDecide(a):
+		return refuse("it decides over people, which only people do", people)
 	case !g.MayDecide:
 		return refuse(`it has not the right "may decide"`, people)
 	}
@@ -657,6 +659,13 @@ func (gate *Gate) mayDecide(ctx context.Context, tx Store, g access.Grant, a App
 		return refuse("a key of its own family asked for it: one has made the other, or the same key has made both", people)
 	}
 	return nil
+}
+
+// peopleDecide reports whether the approval's action is one that only people
+// decide.
+func (gate *Gate) peopleDecide(a Approval) bool {
+	action, ok := gate.Catalog.Find(a.Action)
+	return ok && action.PeopleDecide
 }
 
 // madeBy reports whether the user is behind the credential that asked for a: it
@@ -853,6 +862,9 @@ func (gate *Gate) execute(ctx context.Context, tx Store, a *Approval, action *ca
 		ran = Ran{Execution: Failed, Result: call.Earlier, Error: problem.Report(ctx, err), At: call.Now}
 		target = a.TargetID
 	}
+	if err := gate.Tell(ctx, tx, a.Workspace, call.Grant.Principal, a.ID); err != nil {
+		return err
+	}
 	by := a.DecidedBy
 	stored, err := tx.MoveExecution(ctx, a.Workspace, a.ID, NotExecuted, ran)
 	if err != nil {
@@ -872,7 +884,7 @@ func (gate *Gate) execute(ctx context.Context, tx Store, a *Approval, action *ca
 }
 
 // decided does what follows every decision: the expiry is called off and the
-// agent's webhook is told.
+// webhooks are told.
 func (gate *Gate) decided(ctx context.Context, tx Store, a *Approval, event audit.Event) error {
 	if event != audit.ApprovalExpired {
 		if _, err := tx.CancelJobs(ctx, a.Workspace, ExpireKind, a.ID); err != nil {
@@ -886,6 +898,8 @@ func (gate *Gate) decided(ctx context.Context, tx Store, a *Approval, event audi
 		return gate.emit(ctx, tx, *a, webhook.ApprovalRejected, a.DecidedAt)
 	case audit.ApprovalExpired:
 		return gate.emit(ctx, tx, *a, webhook.ApprovalExpired, a.DecidedAt)
+	case audit.ApprovalWithdrawn:
+		return gate.tellApproval(ctx, tx, *a, webhook.ApprovalWithdrawn, a.DecidedAt)
 	}
 	return nil
 }

@@ -41,12 +41,12 @@ type Effect struct {
 	Failure *problem.Error  // it has failed for good, or nobody can know; nil otherwise
 }
 
-// Tell stores what became of an effect, in the caller's transaction: the
+// StoreEffect stores what became of an effect, in the caller's transaction: the
 // approval that it came from shows it. What has failed for good, or what nobody
 // can know, comes back to a person: the execution of its approval has failed,
 // and if the action ran without one there is one now, which a person retries or
 // dismisses.
-func (gate *Gate) Tell(ctx context.Context, tx Store, workspace string, e Effect) error {
+func (gate *Gate) StoreEffect(ctx context.Context, tx Store, workspace string, e Effect) error {
 	now := gate.now()
 	a, err := gate.effectOf(ctx, tx, workspace, e, now)
 	if err != nil {

@@ -52,6 +52,17 @@ type Store interface {
 	// [problem.NotFound] if the credential is gone.
 	DelegationOf(ctx context.Context, workspace, grant string) (access.Delegation, error)
 
+	// Workspace returns the workspace. It fails with [problem.NotFound].
+	Workspace(ctx context.Context, id string) (access.Workspace, error)
+
+	// TakeChanges returns what the transaction has done to records of the workspace
+	// and nobody has taken yet, in order. What was undone is not among it.
+	TakeChanges(workspace string) []catalog.Change
+
+	// Subscriptions returns the subscriptions of the workspace, the oldest first. It
+	// looks once in a transaction, unless that changes one itself.
+	Subscriptions(ctx context.Context, workspace string) ([]Subscription, error)
+
 	// CreateApproval stores a, unless the credential has asked the same and that
 	// approval is pending and not over, or was approved or rejected at or after
 	// since, and its target is still as it was asked about or as the execution has
@@ -208,6 +219,11 @@ type Gate struct {
 	Now      func() time.Time
 	BaseURL  string // of the pages for people, without a slash at the end
 
+	// Lookups are what calls need from outside of the database, such as an answer of
+	// the resolver, by resource. They are called before the transaction of an action
+	// that is no read, and may refuse it.
+	Lookups map[string]func(ctx context.Context, a *catalog.Action, c catalog.Call) error
+
 	denials access.Tally
 }
 
@@ -245,6 +261,11 @@ func (gate *Gate) Do(ctx context.Context, g access.Grant, a *catalog.Action, in 
 	if a.Verb == access.Read && level == access.Run {
 		result, err := a.Run(ctx, gate.Store, call)
 		return Outcome{Result: result}, err
+	}
+	if look := gate.Lookups[a.Resource]; look != nil {
+		if err := look(ctx, a, call); err != nil {
+			return Outcome{}, err
+		}
 	}
 	var out Outcome
 	err = gate.InTx(ctx, func(tx Store) error {
@@ -338,7 +359,10 @@ func (gate *Gate) run(ctx context.Context, tx Store, a *catalog.Action, call cat
 	if loan != "" {
 		e.Detail, _ = json.Marshal(map[string]string{"loan": loan}) // cannot fail: a string
 	}
-	return Outcome{Result: result}, tx.Audit(ctx, e)
+	if err := tx.Audit(ctx, e); err != nil {
+		return Outcome{}, err
+	}
+	return Outcome{Result: result}, gate.Tell(ctx, tx, call.Grant.Workspace.ID, call.Grant.Principal, "")
 }
 
 // queue makes the action an approval.
@@ -370,6 +394,9 @@ func (gate *Gate) queue(ctx context.Context, tx Store, a *catalog.Action, call c
 		CreatedAt: call.Now, ExpiresAt: call.Now.Add(ttl),
 		DedupeKey: dedupeKey(a, call, in),
 	}
+	if a.PeopleDecide {
+		p.Decider = access.DeciderAdmin
+	}
 	p.Digest = p.digest()
 	stored, created, err := tx.CreateApproval(ctx, p, call.Now.Add(-SameAsk), most)
 	if cannot != nil && problem.Is(err, problem.QueueFull) {
@@ -391,6 +418,9 @@ func (gate *Gate) queue(ctx context.Context, tx Store, a *catalog.Action, call c
 		return Outcome{}, err
 	}
 	if err := tx.EnqueueJob(ctx, expiry); err != nil {
+		return Outcome{}, err
+	}
+	if err := gate.tellApproval(ctx, tx, stored, webhook.ApprovalRequested, call.Now); err != nil {
 		return Outcome{}, err
 	}
 	e := gate.entry(ctx, p.Workspace, g.Principal, audit.ActionQueued, call.Now)

@@ -161,7 +161,7 @@ func (gate *Gate) lendable(ctx context.Context, tx Store, g access.Grant, a Appr
 // wait for an approval of the same already. A loan whose lender could not lend it
 // any more ends.
 func (gate *Gate) loan(ctx context.Context, tx Store, g access.Grant, a *catalog.Action, call catalog.Call, in Incoming) (Loan, bool, error) {
-	if a.Resource == "" || g.Workspace.AlwaysAsks(a.Resource, a.Verb) || g.Workspace.Settings.FourEyes {
+	if a.Resource == "" || a.PeopleDecide || g.Workspace.AlwaysAsks(a.Resource, a.Verb) || g.Workspace.Settings.FourEyes {
 		return Loan{}, false, nil
 	}
 	l, lent, err := tx.UseLoan(ctx, g.Workspace.ID, g.Principal.ID, a.Resource, a.Verb, call.Now)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"trustpager/access"
+	"trustpager/catalog"
 	"trustpager/problem"
 	"trustpager/webhook"
 )
@@ -40,6 +41,7 @@ type View struct {
 	DecisionReason string          `json:"decision_reason,omitempty"`
 	Result         json.RawMessage `json:"result,omitempty"`
 	Error          *problem.Error  `json:"error,omitempty"`
+	Outside        string          `json:"outside,omitempty"` // the status of what it has set going outside: queued, sent, failed …
 
 	CreatedAt  time.Time `json:"created_at"`
 	DecidedAt  time.Time `json:"decided_at,omitzero"`
@@ -74,6 +76,9 @@ func (gate *Gate) View(a Approval) View {
 		DecisionReason: a.DecisionReason, Result: a.Result, Error: a.Error,
 		CreatedAt: a.CreatedAt, DecidedAt: a.DecidedAt, ExecutedAt: a.ExecutedAt,
 	}
+	if action, ok := gate.Catalog.Find(a.Action); ok && action.OpenWorld {
+		v.Outside = catalog.Outside(a.Result)
+	}
 	if a.Status != Pending {
 		w := who(a.DecidedBy)
 		v.DecidedBy = &w
@@ -96,7 +101,7 @@ func (gate *Gate) mask(a Approval, input json.RawMessage) json.RawMessage {
 	return action.Mask(input)
 }
 
-// emit tells the requester's webhook.
+// emit tells the requester's webhook, and the subscriptions of the workspace.
 func (gate *Gate) emit(ctx context.Context, tx Store, a Approval, event webhook.EventType, now time.Time) error {
 	e := webhook.Event{
 		Type: event, Time: now,
@@ -118,8 +123,10 @@ func (gate *Gate) emit(ctx context.Context, tx Store, a Approval, event webhook.
 	if a.By.Client != "" {
 		owner = a.By.Client // a client has one webhook for all its users
 	}
-	_, _, err := gate.Webhooks.Send(ctx, tx, a.Workspace, owner, e)
-	return err
+	if _, _, err := gate.Webhooks.Send(ctx, tx, a.Workspace, owner, e); err != nil {
+		return err
+	}
+	return gate.tellApproval(ctx, tx, a, event, now)
 }
 
 func actor(p access.Principal) webhook.Actor {

@@ -3,6 +3,7 @@ package catalog
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"time"
 
 	"trustpager/access"
@@ -24,17 +25,28 @@ type Action struct {
 	Destructive bool   // it removes or overwrites what was there
 	Idempotent  bool   // doing it again changes nothing more
 	OpenWorld   bool   // it reaches outside the workspace
-	Input       Schema // of the input, with id and reason where they apply
-	Output      Schema // of the result
+
+	// PeopleDecide marks what decides over people: whatever a credential holds,
+	// it waits, and only people decide it. A credential that could add people
+	// could log in as one of them, and decide what it has asked for itself.
+	PeopleDecide bool
+
+	Input  Schema // of the input, with id and reason where they apply
+	Output Schema // of the result
 
 	resource *Resource // nil for the search across resources
 	readable []string  // the resources that count if Resource is ""
 	fields   []Field   // of the input, in the order of the schema
+	refused  []refusal // members that the input cannot have, and why
 	reason   bool      // the input may hold the caller's reason
-	own      bool      // it reads only what the caller's own credential has made
+	own      bool      // it is only about what the caller's own credential has made
 	code     bool      // a service plans it
 	plan     planner
 }
+
+// A refusal says of a member that callers expect in an input who sets it
+// instead.
+type refusal struct{ name, expected string }
 
 // A planner works out what the call would do, and refuses what cannot be done.
 // It changes nothing. With lock it reads for update what the plan relies on.
@@ -107,7 +119,11 @@ func (a *Action) Level(g access.Grant) access.Level {
 		return access.Deny
 	}
 	if a.Resource != "" {
-		return g.Decide(a.Resource, a.Verb)
+		l := g.Decide(a.Resource, a.Verb)
+		if a.PeopleDecide && g.Principal.Kind != access.KindPerson && g.Principal.Kind != access.KindOperator {
+			l = min(l, access.Queue)
+		}
+		return l
 	}
 	level := access.Deny
 	for _, r := range a.readable {
@@ -186,6 +202,19 @@ type Result struct {
 	Data       json.RawMessage // an object, or an array for lists
 	Pagination *Pagination     // of lists
 	Target     Target          // what was acted on, or made
+
+	// Once holds further members of the data that are shown now and kept nowhere,
+	// such as a new secret. Neither a repeated request nor an approval tells them.
+	Once json.RawMessage `json:"-"`
+}
+
+// Shown returns the data with what is shown only now.
+func (r Result) Shown() json.RawMessage {
+	if len(r.Once) <= len("{}") || len(r.Data) <= len("{}") {
+		return r.Data
+	}
+	shown := append(slices.Clone(r.Data[:len(r.Data)-1]), ',')
+	return append(shown, r.Once[1:]...)
 }
 
 // Pagination says where a list goes on.
@@ -288,6 +317,10 @@ type Store interface {
 	// DeleteRecord removes the record if its stored version is version, and
 	// fails with [problem.Conflict] otherwise.
 	DeleteRecord(ctx context.Context, workspace, resource, id string, version int64) error
+
+	// NoteChange notes what the transaction has just done to a record, for those who
+	// want to be told. It forgets it if that is undone, and outside of transactions.
+	NoteChange(workspace string, c Change)
 
 	// SumByField returns, for the records whose field by refers to id, how many
 	// have each value of the indexed field of, and the sum of their integer

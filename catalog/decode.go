@@ -142,7 +142,9 @@ func (a *Action) unknown(sent map[string]any, fs *faults) {
 			return // nor is it worth looking what each of thousands was meant to be
 		}
 		expected, fix := unknownField(name, all), ""
-		if slices.Contains(serverFields, name) && a.Verb.String() == "write" {
+		if i := slices.IndexFunc(a.refused, func(r refusal) bool { return r.name == name }); i >= 0 {
+			expected, fix = a.refused[i].expected, "Leave "+name+" out."
+		} else if slices.Contains(serverFields, name) && a.Verb.String() == "write" {
 			expected, fix = "nothing: only the server sets it", "Leave "+name+" out."
 		}
 		fs.put(cutRunes(name, 100), expected, shorten(v), fix)

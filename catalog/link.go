@@ -196,7 +196,7 @@ func (l *loader) codeActions(r *Resource) []*Action {
 		a := &Action{
 			Name: s.name, Resource: r.Name, Verb: s.verb, Op: s.op, Title: s.title, Description: s.description,
 			Method: s.method, Path: s.path, Target: s.target, Destructive: s.destructive, Idempotent: s.idempotent || s.verb == access.Read,
-			OpenWorld: s.openWorld, resource: r, fields: slices.Clone(s.fields), own: s.own, code: true,
+			OpenWorld: s.openWorld, PeopleDecide: s.peopleDecide, resource: r, fields: slices.Clone(s.fields), refused: s.refused, own: s.own, code: true,
 		}
 		a.plan = a.unbound
 		a.addMeta()

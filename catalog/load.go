@@ -71,6 +71,8 @@ type actionSpec struct {
 	verb                                             access.Verb
 	op                                               Op
 	target, destructive, idempotent, openWorld, own  bool
+	peopleDecide                                     bool
+	refused                                          []refusal
 	fields                                           []Field
 	output                                           *schema // nil for that of a record
 	at                                               position
@@ -299,8 +301,9 @@ var (
 // takenNames are the resource names that the API uses for itself, and
 // takenPrefixes the id prefixes.
 var (
-	takenNames    = []string{"approvals", "keys", "me", "clients", "grants", "deliveries", "audit", "search"}
-	takenPrefixes = []string{"apr", "key", "ws", "wh", "usr", "cli", "gra", "del", "dlv", "job", "req", "aud", "ses", "inv", "msg", "whsec", "tp", "int"}
+	// Events are named after resources, and those of the program after approval and webhook.
+	takenNames    = []string{"approvals", "approval", "webhook", "keys", "me", "clients", "grants", "deliveries", "audit", "search"}
+	takenPrefixes = []string{"apr", "key", "ws", "wh", "usr", "cli", "gra", "del", "dlv", "job", "req", "aud", "ses", "inv", "msg", "whsec", "whs", "tp", "int"}
 	// takenFields are the members of records and of list inputs that every
 	// resource has.
 	takenFields = []string{"id", "version", "created_at", "updated_at", "created_after", "created_before",
@@ -561,7 +564,7 @@ func joinTypes(ts []Type) string {
 }
 
 // codeSettings are what only an action of the program itself can have.
-var codeSettings = []string{"op", "open_world", "own", "output"}
+var codeSettings = []string{"op", "open_world", "own", "output", "people_decide", "refused"}
 
 func (l *loader) action(r *Resource, key, n *yaml.Node, where string) actionSpec {
 	s := actionSpec{name: key.Value, op: OpOther, at: position{l.file, key.Line}}
@@ -582,6 +585,10 @@ func (l *loader) action(r *Resource, key, n *yaml.Node, where string) actionSpec
 	s.idempotent = l.boolean(m["idempotent"], where+".idempotent")
 	s.openWorld = l.boolean(m["open_world"], where+".open_world")
 	s.own = l.boolean(m["own"], where+".own")
+	s.peopleDecide = l.boolean(m["people_decide"], where+".people_decide")
+	for _, p := range l.pairs(m["refused"], where+".refused") {
+		s.refused = append(s.refused, refusal{p.key.Value, l.text(p.value, where+".refused")})
+	}
 	if o := m["op"]; o != nil {
 		s.op = Op(l.text(o, where+".op"))
 		if !slices.Contains([]Op{OpList, OpGet, OpCreate, OpUpdate, OpDelete, OpOther}, s.op) {

@@ -360,6 +360,7 @@ func (a *Action) planCreate(ctx context.Context, s Store, c Call, values map[str
 			if err := s.InsertRecord(ctx, c.Grant.Workspace.ID, rec, entries, terms); err != nil {
 				return Result{}, err
 			}
+			s.NoteChange(c.Grant.Workspace.ID, Change{Op: OpCreate, Record: rec})
 			data, err := r.appendRecord(nil, rec, nil)
 			return Result{Data: data, Target: r.targetOf(rec, settled)}, err
 		},
@@ -391,6 +392,7 @@ func (a *Action) planUpdate(ctx context.Context, s Store, c Call, changes map[st
 		target: r.targetOf(rec, old), before: old, after: settled,
 		run: func(ctx context.Context, s Store) (Result, error) {
 			if body := appendJSON(nil, settled); !bytes.Equal(body, rec.Body) {
+				before := rec.Body
 				rec.Body = body
 				rec.Version++
 				rec.UpdatedAt = c.Now.UTC().Truncate(time.Millisecond)
@@ -398,6 +400,7 @@ func (a *Action) planUpdate(ctx context.Context, s Store, c Call, changes map[st
 				if err := s.UpdateRecord(ctx, c.Grant.Workspace.ID, rec, entries, terms); err != nil {
 					return Result{}, err
 				}
+				s.NoteChange(c.Grant.Workspace.ID, Change{Op: OpUpdate, Record: rec, Before: before})
 			}
 			data, err := r.appendRecord(nil, rec, nil)
 			return Result{Data: data, Target: r.targetOf(rec, settled)}, err
@@ -594,23 +597,30 @@ func (a *Action) planDelete(ctx context.Context, s Store, c Call, lock bool) (pl
 		if err := s.DeleteRecord(ctx, c.Grant.Workspace.ID, r.Name, rec.ID, rec.Version); err != nil {
 			return Result{}, err
 		}
+		s.NoteChange(c.Grant.Workspace.ID, Change{Op: OpDelete, Record: rec})
 		data := append(appendString([]byte(`{"id":`), rec.ID), `,"deleted":true}`...)
 		return Result{Data: data, Target: p.target}, nil
 	}
 	return p, nil
 }
 
+// ReferTo says how many records refer to the one of the id, by each field that
+// can.
+func (r *Resource) ReferTo(ctx context.Context, s Store, workspace, id string) ([]Referrer, error) {
+	if len(r.refs) == 0 {
+		return nil, nil
+	}
+	from := make([]Ref, len(r.refs))
+	for i, f := range r.refs {
+		from[i] = Ref{Resource: f.resource.Name, Field: f.field.Name}
+	}
+	return s.Referrers(ctx, workspace, id, from)
+}
+
 // referrers returns the error that says what refers to the record, if anything
 // does. Of kinds that the caller may not read it tells only that they exist.
 func (a *Action) referrers(ctx context.Context, s Store, c Call, rec Record) error {
-	if len(a.resource.refs) == 0 {
-		return nil
-	}
-	from := make([]Ref, len(a.resource.refs))
-	for i, f := range a.resource.refs {
-		from[i] = Ref{Resource: f.resource.Name, Field: f.field.Name}
-	}
-	all, err := s.Referrers(ctx, c.Grant.Workspace.ID, rec.ID, from)
+	all, err := a.resource.ReferTo(ctx, s, c.Grant.Workspace.ID, rec.ID)
 	if err != nil {
 		return err
 	}

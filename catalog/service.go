@@ -155,7 +155,11 @@ func (r *Resource) Insert(ctx context.Context, s Store, workspace, id string, va
 	now = now.UTC().Truncate(time.Millisecond)
 	rec := Record{Resource: r.Name, ID: id, Version: 1, Body: appendJSON(nil, values), CreatedAt: now, UpdatedAt: now}
 	entries, terms := r.index(values)
-	return rec, s.InsertRecord(ctx, workspace, rec, entries, terms)
+	if err := s.InsertRecord(ctx, workspace, rec, entries, terms); err != nil {
+		return rec, err
+	}
+	s.NoteChange(workspace, Change{Op: OpCreate, Record: rec})
+	return rec, nil
 }
 
 // Change stores changes of a record of a resource that is code, as Insert takes
@@ -172,11 +176,16 @@ func (r *Resource) Change(ctx context.Context, s Store, workspace string, rec Re
 			values[name] = v
 		}
 	}
+	before := rec.Body
 	rec.Body = appendJSON(nil, values)
 	rec.Version++
 	rec.UpdatedAt = now.UTC().Truncate(time.Millisecond)
 	entries, terms := r.index(values)
-	return rec, s.UpdateRecord(ctx, workspace, rec, entries, terms)
+	if err := s.UpdateRecord(ctx, workspace, rec, entries, terms); err != nil {
+		return rec, err
+	}
+	s.NoteChange(workspace, Change{Op: OpUpdate, Record: rec, Before: before})
+	return rec, nil
 }
 
 // Answer returns the record as callers see it.
@@ -243,11 +252,27 @@ func Topic(record string) string { return "record:" + record }
 
 // Unsettled reports whether the answer of an action is about something outside
 // that has not come to rest: its status is queued.
-func Unsettled(answer json.RawMessage) bool {
-	var a struct {
-		Status string `json:"status"`
+func Unsettled(answer json.RawMessage) bool { return outside(answer).Status == Queued }
+
+// Outside returns the status of what an action has set going outside, "" if
+// nothing.
+func Outside(answer json.RawMessage) string { return outside(answer).Status }
+
+// Warning returns what there is to know about what came to pass outside, "" if
+// nothing.
+func Warning(answer json.RawMessage) string { return outside(answer).Warning }
+
+// outsideAnswer is what the answers of actions that reach outside have in common.
+type outsideAnswer struct {
+	Status  string `json:"status"`
+	Warning string `json:"warning"`
+}
+
+func outside(answer json.RawMessage) (a outsideAnswer) {
+	if json.Unmarshal(answer, &a) != nil {
+		return outsideAnswer{} // nothing of the kind
 	}
-	return json.Unmarshal(answer, &a) == nil && a.Status == Queued
+	return a
 }
 
 // Queued is the status of what is to happen outside and has not.

@@ -82,7 +82,7 @@ func (l Letter) build(options ...gomail.MsgOption) (*gomail.Msg, error) {
 	if !isMessageID(l.MessageID) {
 		return nil, fmt.Errorf("%.100q is no message id", l.MessageID)
 	}
-	m.SetGenHeaderPreformatted(gomail.HeaderMessageID, "<"+l.MessageID+">")
+	m.SetMessageIDWithValue(l.MessageID)
 	if l.InReplyTo != "" {
 		if !isMessageID(l.InReplyTo) {
 			return nil, fmt.Errorf("in reply to: %.100q is no message id", l.InReplyTo)

@@ -129,11 +129,16 @@ func (n Network) connect(ctx context.Context, host string, port int, implicit bo
 	return encrypted, nil
 }
 
-// A boundConn is a connection that ends with a context.
+// A boundConn is a connection that ends with a context, whatever deadlines the
+// library of the protocol sets for its single steps.
 type boundConn struct {
 	net.Conn
 	stop func() bool
 }
+
+func (c *boundConn) SetDeadline(time.Time) error      { return nil }
+func (c *boundConn) SetReadDeadline(time.Time) error  { return nil }
+func (c *boundConn) SetWriteDeadline(time.Time) error { return nil }
 
 func (c *boundConn) Close() error {
 	c.stop()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -78,10 +79,11 @@ func failure(outcome Outcome, tried string, err error, secrets ...string) *Failu
 func clean(err error, secrets ...string) error {
 	text := err.Error()
 	for _, s := range secrets {
-		if s == "" {
+		if len(s) < 4 { // to take it out of every word would only show it
 			continue
 		}
-		for _, form := range []string{s, base64.StdEncoding.EncodeToString([]byte(s)), url.QueryEscape(s), url.PathEscape(s)} {
+		quoted := strconv.Quote(s)
+		for _, form := range []string{s, quoted[1 : len(quoted)-1], base64.StdEncoding.EncodeToString([]byte(s)), url.QueryEscape(s), url.PathEscape(s)} {
 			text = strings.ReplaceAll(text, form, "[password]")
 		}
 	}

@@ -272,6 +272,8 @@ func (p *parser) part(e *message.Entity, depth int) content {
 		return content{}
 	}
 	switch kind = strings.ToLower(kind); {
+	case strings.HasPrefix(kind, "multipart/") && params["boundary"] == "": // no parts can be told apart
+		return content{text: strings.TrimRight(cleanText(p.read(e.Body)), " \t\n")}
 	case strings.HasPrefix(kind, "multipart/"):
 		if depth >= maxDepth {
 			p.received.Truncated = true

@@ -282,6 +282,20 @@ func reply(err error) (code int, ok bool) {
 	return e.Code, true
 }
 
+// said returns err as people read it: without the quotation marks that
+// [textproto.Error] sets around what the server said.
+func said(err error) error {
+	e, ok := errors.AsType[*textproto.Error](err)
+	if !ok {
+		return err
+	}
+	text := strings.Replace(err.Error(), e.Error(), fmt.Sprintf("%03d %s", e.Code, e.Msg), 1)
+	if text == err.Error() {
+		return err
+	}
+	return errors.New(text)
+}
+
 // final returns [Refused] for a 5xx reply and [Temporary] for every other error.
 func final(err error) Outcome {
 	if code, ok := reply(err); ok && code/100 == 5 {
@@ -293,7 +307,7 @@ func final(err error) Outcome {
 // failure returns err as a [Failure] that names the server and never the
 // password.
 func (s *smtpServer) failure(outcome Outcome, err error) *Failure {
-	f := failure(outcome, "mail server "+clip(s.host, 100), err, s.password, "\x00"+s.user+"\x00"+s.password)
+	f := failure(outcome, "mail server "+clip(s.host, 100), said(err), s.password, "\x00"+s.user+"\x00"+s.password)
 	if e, ok := errors.AsType[net.Error](err); ok && e.Timeout() {
 		f.Err = fmt.Errorf("%w (timeout)", f.Err)
 	}

@@ -60,6 +60,7 @@ func panicked(what string, p any) error {
 
 // resultAnswer says what an action that ran has answered.
 func resultAnswer(t *tool, r catalog.Result) answer {
+	r.Data = r.Shown()
 	b := make([]byte, 0, len(r.Data)+96)
 	switch {
 	case t.reads:

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strings"
 
+	"trustpager/access"
 	"trustpager/catalog"
 	"trustpager/integrations"
 	"trustpager/problem"
@@ -139,8 +140,10 @@ func (cr *Carrier) moved(ctx context.Context, tx Store, account integrations.Acc
 		failure = problem.Errorf(problem.Outside, "%s", clip(text, 600)).WithFix("Mend what the message says and retry it, or dismiss it.")
 	}
 	if values["direction"] == "in" {
-		_, err := r.Change(ctx, tx, w, *rec, changes, cr.now())
-		return err
+		if _, err := r.Change(ctx, tx, w, *rec, changes, cr.now()); err != nil {
+			return err
+		}
+		return cr.Gate.Tell(ctx, tx, w, access.System, "")
 	}
 	o, err := cr.originOf(ctx, tx, w, r, values)
 	if err != nil {

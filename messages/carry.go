@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"trustpager/access"
 	"trustpager/approvals"
 	"trustpager/catalog"
 	"trustpager/integrations"
@@ -136,8 +137,12 @@ func (cr *Carrier) tell(ctx context.Context, tx Store, workspace string, r *cata
 		return err
 	}
 	tx.Notify(catalog.Topic(rec.ID))
-	return cr.Gate.Tell(ctx, tx, workspace, approvals.Effect{Origin: o, ID: rec.ID, Title: r.TitleOf(rec.Body), Result: data,
+	err = cr.Gate.StoreEffect(ctx, tx, workspace, approvals.Effect{Origin: o, ID: rec.ID, Title: r.TitleOf(rec.Body), Result: data,
 		Settled: !catalog.Unsettled(data), Failure: failure})
+	if err != nil {
+		return err
+	}
+	return cr.Gate.Tell(ctx, tx, workspace, access.System, o.Approval)
 }
 
 // end makes the record follow its job: what is tried again shows why, and what

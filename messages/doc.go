@@ -11,7 +11,7 @@
 // try: the Message-ID of an e-mail, the Idempotency-Key of everything else. So
 // after a crash it may go out twice, as the same thing, and is recorded once.
 // What was refused for good, and what nobody can know, is not tried again by
-// itself: it comes back to a person, by [approvals.Gate.Tell].
+// itself: it comes back to a person, by [approvals.Gate.StoreEffect].
 //
 // What comes in, by IMAP or by the calls of a provider, becomes records beside
 // what went out, in the same threads.

@@ -90,6 +90,7 @@ func (cr *Carrier) email(ctx context.Context, s catalog.Store, a *catalog.Action
 	}
 	p.After = maps.Clone(values)
 	delete(p.After, "status")
+	delete(p.After, "direction")
 	p.Checks = []catalog.PlanCheck{check, whom, limit}
 	if p.Target.ID == "" {
 		p.Target.Title = a.Of().TitleOf(catalog.JSON(values))
@@ -115,7 +116,8 @@ func (cr *Carrier) post(ctx context.Context, tx Store, a *catalog.Action, c cata
 	values["asked_by"] = c.Grant.Principal.ID
 	set(values, "approval_id", c.Approval)
 	if r.Name == emailResource {
-		values["message_id"] = id + "@" + cr.host()
+		_, domain, _ := strings.Cut(str(values["from"]), "@") // it was checked
+		values["message_id"] = id + "@" + domain
 		if values["thread_id"] == nil {
 			values["thread_id"] = id
 		}

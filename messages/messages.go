@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -104,15 +103,6 @@ func (cr *Carrier) resource(name string) *catalog.Resource {
 		panic("the catalog has no resource " + name) // it is part of the program
 	}
 	return r
-}
-
-// host is the name of this server in message ids.
-func (cr *Carrier) host() string {
-	u, err := url.Parse(cr.BaseURL)
-	if err != nil || u.Hostname() == "" {
-		return "localhost"
-	}
-	return u.Hostname()
 }
 
 // A carry is the payload of a job: what is to be taken out, and where it came

@@ -149,7 +149,7 @@ func (cr *Carrier) receive(ctx context.Context, tx Store, account integrations.A
 		return err // ours, by way of a list or a copy; or the mailbox has begun anew
 	}
 	values := map[string]any{"direction": "in", "status": statusReceived, "message_id": id, "account_id": account.ID, "sent_at": timestamp(cr.now())}
-	if !m.Date.IsZero() && m.Date.Year() > 1970 && m.Date.Year() < 9999 {
+	if m.Date.Year() > 1970 && m.Date.Before(cr.now()) {
 		values["sent_at"] = timestamp(m.Date)
 	}
 	if from, ok := catalog.Email(m.From.Address); ok {
@@ -199,8 +199,10 @@ func (cr *Carrier) keep(ctx context.Context, tx Store, workspace string, r *cata
 		}
 		values["latest"], values["thread_count"] = true, number(n)
 	}
-	_, err := r.Insert(ctx, tx, workspace, id, values, now)
-	return err
+	if _, err := r.Insert(ctx, tx, workspace, id, values, now); err != nil {
+		return err
+	}
+	return cr.Gate.Tell(ctx, tx, workspace, access.System, "")
 }
 
 // thread finds the thread that an e-mail belongs to, by what it answers. Its

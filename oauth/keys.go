@@ -19,8 +19,8 @@ const (
 )
 
 const (
-	keysFresh  = 5 * time.Minute  // how long the keys that were read serve
-	keysAgain  = 10 * time.Second // between two readings for unknown keys, so that garbage costs no queries
+	keysFresh = 5 * time.Minute  // how long the keys that were read serve
+	keysAgain = 10 * time.Second // between two readings for unknown keys, so that garbage costs no queries
 )
 
 // KeyPlace is the context that the private half of a signing key is sealed for.

@@ -393,9 +393,10 @@ func write(w http.ResponseWriter, status int, body []byte) {
 
 // replyResult answers with what an action returned. The data is JSON already.
 func replyResult(w http.ResponseWriter, status int, r catalog.Result) error {
-	body := make([]byte, 0, len(r.Data)+128)
+	shown := r.Shown()
+	body := make([]byte, 0, len(shown)+128)
 	body = append(body, `{"data":`...)
-	body = append(body, r.Data...)
+	body = append(body, shown...)
 	if r.Pagination != nil {
 		p, err := json.Marshal(r.Pagination)
 		if err != nil {

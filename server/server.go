@@ -103,7 +103,7 @@ func New(ctx context.Context, db *storage.DB, key secret.Key, cat *catalog.Catal
 	}
 	s.Catalog = cat
 	s.Gate = &approvals.Gate{Store: db, InTx: storage.InTx[approvals.Store](db), Watch: db.Watch, Catalog: cat,
-		Webhooks: s.Webhooks, Now: c.Now, BaseURL: c.BaseURL}
+		Webhooks: s.Webhooks, Now: c.Now, BaseURL: c.BaseURL, Lookups: s.Desk.Lookups()}
 	s.Desk.Catalog, s.Desk.Gate = cat, s.Gate
 	s.Messages.Catalog, s.Messages.Gate = cat, s.Gate
 	address := proxies(c.Proxies).address
@@ -272,6 +272,8 @@ const (
 	keepTokens   = 24 * time.Hour       // expired ones, so that their reuse is still noticed
 	keepTallies  = 400 * 24 * time.Hour // more than a year of costs
 	purgeEvery   = time.Hour
+
+	keepInvitations = 30 * 24 * time.Hour // those that are over
 )
 
 func (s *Server) schedulePurge(ctx context.Context) error {
@@ -305,6 +307,7 @@ func (s *Server) purge(ctx context.Context, _ jobs.Job) error {
 		{"sessions", s.DB.PurgeSessions, now},
 		{"tallies", s.DB.PurgeTallies, now.Add(-keepTallies)},
 		{"links for a new password", s.DB.PurgeResetLinks, now},
+		{"invitations", s.DB.PurgeInvitations, now.Add(-keepInvitations)},
 	} {
 		total := int64(0)
 		for n := int64(1); n > 0; total += n {

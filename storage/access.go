@@ -261,7 +261,7 @@ func (db *DB) RemoveMember(ctx context.Context, workspace, user string) error {
 
 // Users returns the members of the workspace, ordered by name and id.
 func (db *DB) Users(ctx context.Context, workspace string) ([]access.User, error) {
-	rows, err := db.q.QueryContext(ctx, `SELECT u.id, u.email, u.name, m.role, u.created FROM members m
+	rows, err := db.q.QueryContext(ctx, `SELECT u.id, u.email, u.name, m.role, u.created, u.last_login FROM members m
 		JOIN users u ON u.id = m.user_id WHERE m.workspace = $1 ORDER BY u.name, u.id`, workspace)
 	if err != nil {
 		return nil, fmt.Errorf("users: %w", err)
@@ -270,11 +270,11 @@ func (db *DB) Users(ctx context.Context, workspace string) ([]access.User, error
 	users := []access.User{}
 	for rows.Next() {
 		var u access.User
-		var created int64
-		if err := rows.Scan(&u.ID, &u.Email, &u.Name, &u.Role, &created); err != nil {
+		var created, login int64
+		if err := rows.Scan(&u.ID, &u.Email, &u.Name, &u.Role, &created, &login); err != nil {
 			return nil, err
 		}
-		u.CreatedAt = at(created)
+		u.CreatedAt, u.LastLogin = at(created), at(login)
 		users = append(users, u)
 	}
 	return users, rows.Err()

@@ -29,6 +29,7 @@ import (
 	"time"
 
 	"trustpager/access"
+	"trustpager/approvals"
 	"trustpager/audit"
 	"trustpager/problem"
 	"trustpager/secret"
@@ -119,8 +120,13 @@ type txState struct {
 	entries []audit.Entry // to be chained last
 	topics  []string      // to be told after the commit
 	words   []indexing    // to be indexed before it
+	changes []noted       // of records, that nobody has taken yet
 	points  int           // savepoints so far, for their names
-	heads   map[string]head
+
+	// told is what [DB.Subscriptions] has found, by workspace. It holds until the
+	// transaction changes one.
+	told  map[string][]approvals.Subscription
+	heads map[string]head
 }
 
 // An indexing is a change of the full-text index that waits for the end of the
@@ -306,13 +312,14 @@ func (db *DB) Savepoint(ctx context.Context, fn func() error) error {
 	if _, err := db.q.ExecContext(ctx, "SAVEPOINT "+name); err != nil {
 		return fmt.Errorf("savepoint: %w", err)
 	}
-	entries, topics, words := len(tx.entries), len(tx.topics), len(tx.words)
+	entries, topics, words, changes := len(tx.entries), len(tx.topics), len(tx.words), len(tx.changes)
 	err := protect(fn)
 	if err != nil && db.lost(err) {
 		return &lostTxError{err}
 	}
 	if err != nil {
 		tx.entries, tx.topics, tx.words = tx.entries[:entries], tx.topics[:topics], tx.words[:words]
+		tx.changes, tx.told = tx.changes[:min(changes, len(tx.changes))], nil
 		if _, rerr := db.q.ExecContext(ctx, "ROLLBACK TO SAVEPOINT "+name); rerr != nil {
 			return &lostTxError{rerr}
 		}

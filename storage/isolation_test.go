@@ -27,19 +27,19 @@ import (
 // notOfAWorkspace lists the methods of a DB that touch no workspace's rows, or
 // are for the operator and the server itself, which see all.
 var notOfAWorkspace = []string{
-	"BaseURL", "SetBaseURL", "Close", "Engine", "Ping", "Reindex", "Savepoint", "Statements", "Watch", "Notify", // the database as a whole
-	"CreateUser", "UserByEmail", "UserByID", "SetPassword", "SetUserName", "ReplacePassword", "Memberships", "CanLogIn", // people, who may be in several workspaces
+	"BaseURL", "SetBaseURL", "Close", "Engine", "Ping", "Reindex", "Savepoint", "Statements", "Watch", "Notify", "NoteChange", // the database as a whole
+	"CreateUser", "UserByEmail", "UserByID", "SetPassword", "SetUserName", "ReplacePassword", "Memberships", "CanLogIn", "NoteLogin", // people, who may be in several workspaces
 	"Session", "CreateSession", "UpdateSession", "DeleteSession", // theirs
 	"CreateResetLink", "ResetLink", "TakeResetLink", // theirs
 	"OfferSetUp", "IsSetUpToken", "TakeSetUpToken", // before there is any
 	"CreateWorkspace", "Workspaces", // the operator's
-	"KeyBySecret", "Code", "TakeCode", "RefreshToken", "SpendRefreshToken", "CountSibling", "ProlongRefreshToken", // find the workspace by a hash
+	"KeyBySecret", "InvitationByHash", "TakeInvitation", "Code", "TakeCode", "RefreshToken", "SpendRefreshToken", "CountSibling", "ProlongRefreshToken", // find the workspace by a hash
 	"Client", "SaveDocumentClient", // clients that all workspaces may know
 	"LockConsent",                  // tells and changes nothing
 	"SigningKeys", "AddSigningKey", // the server's
 	"AccountByID", "ReadableAccounts", // find the workspace by an id, and for the server that reads mailboxes
 	"ClaimJobs", "NextJobDue", "JobsPaused", "PauseJobs", "ResumeJobs", "DeadJobs", "PendingWorkspaces", // the runner's
-	"PurgeRequests", "PurgeIdempotencyKeys", "PurgeDeadJobs", "PurgeDeliveries", "PurgeClients", "PurgeUnconsented", "PurgeTokens", "PurgeSessions", "PurgeResetLinks", "PurgeTallies", // the clean-up's
+	"PurgeRequests", "PurgeIdempotencyKeys", "PurgeDeadJobs", "PurgeDeliveries", "PurgeClients", "PurgeUnconsented", "PurgeTokens", "PurgeSessions", "PurgeResetLinks", "PurgeTallies", "PurgeInvitations", // the clean-up's
 	"Raw", "Rows", "ListQuery", "Setting", "SetSetting", "CutWriter", "CutNow", "WaitQueued", "Touch", "PurgeLocked", // of these tests
 }
 
@@ -70,6 +70,8 @@ type filled struct {
 	leased  jobs.Job
 	user    string
 	loan    approvals.Loan
+
+	invitation admin.Invitation
 }
 
 var crossings = map[string]crossing{
@@ -100,6 +102,31 @@ var crossings = map[string]crossing{
 	"RemoveMember": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
 		db.RemoveMember(ctx, other, w.user)
 		return nil
+	},
+	"SaveInvitation": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		i := w.invitation
+		i.ID, i.Workspace = "inv_other", other
+		got, err := db.SaveInvitation(ctx, i, "hash other")
+		if err == nil && got.ID != "inv_other" {
+			return fmt.Errorf("it has found the other's invitation: %+v", got)
+		}
+		return err
+	},
+	"Invitations": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.Invitations(ctx, other)
+		return seen(err, got)
+	},
+	"CancelInvitation": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.CancelInvitation(ctx, other, w.invitation.Email)
+		return seen(err, got.ID)
+	},
+	"Stock": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.Stock(ctx, other, now)
+		return seen(err, got)
+	},
+	"Consumption": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.Consumption(ctx, other, time.Time{}, now, 10)
+		return seen(err, got)
 	},
 	"Users": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
 		got, err := db.Users(ctx, other)
@@ -421,6 +448,36 @@ var crossings = map[string]crossing{
 	"InsertDelivery": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
 		return db.InsertDelivery(ctx, webhook.Delivery{ID: "msg_other", Workspace: other, Endpoint: "wh_x", Owner: "key_x", State: jobs.Ready, Body: []byte("{}"), CreatedAt: now})
 	},
+	"MoveEndpoint": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		return seen(db.MoveEndpoint(ctx, other, w.key.ID, "https://other/", nil), "a change")
+	},
+	"LastDeliveries": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.LastDeliveries(ctx, other, []string{w.key.ID})
+		return seen(err, got)
+	},
+	"Subscriptions": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.Subscriptions(ctx, other)
+		return seen(err, got)
+	},
+	"Subscription": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.Subscription(ctx, other, "whs_1", true)
+		return seen(err, got.ID)
+	},
+	"CreateSubscription": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		return seen(db.CreateSubscription(ctx, approvals.Subscription{ID: "whs_1", Workspace: other}), "an id that is taken")
+	},
+	"UpdateSubscription": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		return seen(db.UpdateSubscription(ctx, approvals.Subscription{ID: "whs_1", Workspace: other, Version: 2}), "an update")
+	},
+	"DeleteSubscription": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		return seen(db.DeleteSubscription(ctx, other, "whs_1"), "a removal")
+	},
+	"TakeChanges": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		return storage.InTx[approvals.Store](db)(ctx, func(tx approvals.Store) error {
+			tx.NoteChange("wsp_1", catalog.Change{Op: catalog.OpCreate})
+			return seen(nil, tx.TakeChanges(other))
+		})
+	},
 	"Delivery": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
 		got, err := db.Delivery(ctx, other, "msg_1")
 		return seen(err, got.ID)
@@ -553,6 +610,9 @@ func fill(t *testing.T, db *storage.DB, id string) *filled {
 	workspace(t, db, id)
 	must(t, db.CreateUser(ctx, access.User{ID: w.user, Email: "alpha@example.com", Name: "alpha", CreatedAt: now}, "hash"))
 	must(t, db.SetMember(ctx, id, w.user, access.Owner, now))
+	w.invitation = admin.Invitation{ID: "inv_1", Workspace: id, Email: "grace@example.com", Role: access.Member, CreatedAt: now, ExpiresAt: now.Add(time.Hour)}
+	_, err := db.SaveInvitation(ctx, w.invitation, "invitation hash")
+	must(t, err)
 	w.key, _ = key(t, db, id, "key_1")
 	child := access.Key{ID: "key_2", Workspace: id, Name: "alpha child", Parent: "key_1", CreatedAt: now}
 	must(t, db.CreateKey(ctx, child, "child hash"))
@@ -560,7 +620,7 @@ func fill(t *testing.T, db *storage.DB, id string) *filled {
 		[]access.LastUse{{Workspace: id, Credential: "key_1", At: now, Action: "a"}}))
 	w.pending = ask(t, db, approval(id, "key_1"))
 	w.failed = ask(t, db, approval(id, "key_1"))
-	_, err := db.DecideApproval(ctx, id, w.failed.ID, approvals.Decision{Status: approvals.Approved, At: now})
+	_, err = db.DecideApproval(ctx, id, w.failed.ID, approvals.Decision{Status: approvals.Approved, At: now})
 	must(t, err)
 	_, err = db.MoveExecution(ctx, id, w.failed.ID, approvals.NotExecuted, approvals.Ran{Execution: approvals.Failed, At: now})
 	must(t, err)
@@ -593,6 +653,8 @@ func fill(t *testing.T, db *storage.DB, id string) *filled {
 	must(t, err)
 	must(t, db.Raw(ctx, `INSERT INTO audit_epochs (workspace, seq, audit_key) VALUES ($1, 0, $2)`, id, epoch))
 	setEndpoint(t, db, "wh_1", id, "key_1", "https://alpha/", "s")
+	setEndpoint(t, db, "wh_2", id, "whs_1", "https://alpha/events", "s")
+	must(t, db.CreateSubscription(ctx, approvals.Subscription{ID: "whs_1", Workspace: id, Version: 1, Active: true, Creator: access.Principal{Kind: access.KindKey, ID: "key_1"}}))
 	insertDelivery(t, db, webhook.Delivery{ID: "msg_1", Workspace: id, Endpoint: "wh_1", Owner: "key_1", Event: webhook.Test, Body: []byte("{}")})
 	insertDelivery(t, db, webhook.Delivery{ID: "msg_2", Workspace: id, Endpoint: "wh_1", Owner: "key_1", Event: webhook.Test, Body: []byte("{}"), State: jobs.Dead})
 	return w

@@ -82,12 +82,12 @@ func TestOlderFileIsCopiedBeforeItIsMigrated(t *testing.T) {
 		}
 		must(t, db.Raw(ctx, "ALTER TABLE approvals DROP COLUMN "+column))
 	}
-	for _, table := range []string{"loans", "oauth_refresh_tokens", "oauth_families", "oauth_codes", "oauth_grants", "oauth_policies", "oauth_clients", "oauth_signing_keys", "sessions", "reset_links", "integrations", "audit_epochs", "tallies"} {
+	for _, table := range []string{"loans", "oauth_refresh_tokens", "oauth_families", "oauth_codes", "oauth_grants", "oauth_policies", "oauth_clients", "oauth_signing_keys", "sessions", "reset_links", "integrations", "audit_epochs", "tallies", "invitations", "subscriptions"} {
 		must(t, db.Raw(ctx, "DROP TABLE "+table))
 	}
 	for _, q := range []string{"DROP INDEX members_user", "DROP TABLE settings", "DROP INDEX records_updated", "DROP TRIGGER audit_entries_no_replace",
 		"ALTER TABLE audit_heads DROP COLUMN mac", "ALTER TABLE members DROP COLUMN notice", "ALTER TABLE members DROP COLUMN told", "ALTER TABLE members DROP COLUMN told_at",
-		"ALTER TABLE members DROP COLUMN warned", "DELETE FROM goose_db_version WHERE version_id >= 7"} {
+		"ALTER TABLE members DROP COLUMN warned", "ALTER TABLE users DROP COLUMN last_login", "DELETE FROM goose_db_version WHERE version_id >= 7"} {
 		must(t, db.Raw(ctx, q))
 	}
 	must(t, db.Close())

@@ -422,6 +422,38 @@ func (db *DB) DeleteRecord(ctx context.Context, workspace, resource, id string, 
 	})
 }
 
+// A noted change waits to be taken.
+type noted struct {
+	workspace string
+	change    catalog.Change
+}
+
+// NoteChange notes a change of a record in the transaction; see [catalog.Store].
+func (db *DB) NoteChange(workspace string, c catalog.Change) {
+	if db.tx != nil {
+		db.tx.changes = append(db.tx.changes, noted{workspace, c})
+	}
+}
+
+// TakeChanges returns the changes of records in the transaction that nobody has
+// taken; see [approvals.Store].
+func (db *DB) TakeChanges(workspace string) []catalog.Change {
+	if db.tx == nil || len(db.tx.changes) == 0 {
+		return nil
+	}
+	var taken []catalog.Change
+	var rest []noted
+	for _, n := range db.tx.changes {
+		if n.workspace == workspace {
+			taken = append(taken, n.change)
+		} else {
+			rest = append(rest, n)
+		}
+	}
+	db.tx.changes = rest
+	return taken
+}
+
 // SumByField counts the records whose field by refers to id, and adds up their
 // integer member sum, for each value of the member of.
 func (db *DB) SumByField(ctx context.Context, workspace, resource, by, id, of, sum string) ([]catalog.Sum, error) {

@@ -304,15 +304,24 @@ func (db *DB) openAlonePostgres(ctx context.Context, url string) error {
 	db.pool.SetMaxOpenConns(1)
 	db.pool.SetMaxIdleConns(1)
 	db.q = counted{db.pool, &db.statements}
-	var alone bool
-	if err := db.pool.QueryRowContext(ctx, "SELECT pg_try_advisory_lock($1)", int64(keyLock)).Scan(&alone); err != nil {
-		return err
+	for end := time.Now().Add(letGo); ; {
+		var alone bool
+		if err := db.pool.QueryRowContext(ctx, "SELECT pg_try_advisory_lock($1)", int64(keyLock)).Scan(&alone); err != nil || alone {
+			return err
+		}
+		if time.Now().After(end) {
+			return ErrInUse
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
 	}
-	if !alone {
-		return ErrInUse
-	}
-	return nil
 }
+
+// letGo is how long PostgreSQL may take to notice that a process has gone.
+const letGo = 3 * time.Second
 
 // scrub takes what was sealed with the old key out of the files of the database,
 // as far as that can be done from here.

@@ -19,10 +19,6 @@ const endpointColumns = `id, workspace, owner, url, events, secret, old_secret, 
 
 // SetEndpoint implements [webhook.Store].
 func (db *DB) SetEndpoint(ctx context.Context, e webhook.Endpoint) (set webhook.Endpoint, err error) {
-	events := make([]string, len(e.Events))
-	for i, t := range e.Events {
-		events[i] = string(t)
-	}
 	err = db.step(ctx, func(tx *DB) error {
 		set, err = scanEndpoint(tx.q.QueryRowContext(ctx, `
 			INSERT INTO endpoints (id, workspace, owner, url, events, secret, old_secret, old_until, disabled, disabled_cause, retired, created)
@@ -32,13 +28,28 @@ func (db *DB) SetEndpoint(ctx context.Context, e webhook.Endpoint) (set webhook.
 				old_secret = CASE WHEN endpoints.url = excluded.url THEN endpoints.secret ELSE '' END,
 				old_until = excluded.old_until, disabled = 0, disabled_cause = '', retired = 0
 			RETURNING `+endpointColumns,
-			e.ID, e.Workspace, e.Owner, e.URL, strings.Join(events, " "), e.Secret, ms(e.OldSecretUntil), ms(e.CreatedAt)))
+			e.ID, e.Workspace, e.Owner, e.URL, joinEvents(e.Events), e.Secret, ms(e.OldSecretUntil), ms(e.CreatedAt)))
 		return err
 	})
 	if err != nil {
 		return set, fmt.Errorf("set webhook endpoint: %w", err)
 	}
 	return set, nil
+}
+
+// MoveEndpoint implements [webhook.Store].
+func (db *DB) MoveEndpoint(ctx context.Context, workspace, owner, url string, events []webhook.EventType) error {
+	return db.one(ctx, noEndpoint, `
+		UPDATE endpoints SET url = $3, events = $4, disabled = 0, disabled_cause = ''
+		WHERE workspace = $1 AND owner = $2 AND retired = 0`, workspace, owner, url, joinEvents(events))
+}
+
+func joinEvents(events []webhook.EventType) string {
+	texts := make([]string, len(events))
+	for i, t := range events {
+		texts[i] = string(t)
+	}
+	return strings.Join(texts, " ")
 }
 
 // RotateEndpoint implements [webhook.Store].
@@ -67,22 +78,36 @@ func (db *DB) Endpoint(ctx context.Context, workspace, id string) (webhook.Endpo
 }
 
 func scanEndpoint(row scanner) (webhook.Endpoint, error) {
-	var e webhook.Endpoint
-	var events string
-	var oldUntil, disabled, retired, created int64
-	err := row.Scan(&e.ID, &e.Workspace, &e.Owner, &e.URL, &events, &e.Secret, &e.OldSecret, &oldUntil,
-		&disabled, &e.DisabledReason, &retired, &created)
+	var r endpointRow
+	err := row.Scan(r.into()...)
 	if errors.Is(err, sql.ErrNoRows) {
 		return webhook.Endpoint{}, noEndpoint()
 	}
-	for _, t := range strings.Fields(events) {
+	return r.value(), err
+}
+
+// endpointRow scans endpointColumns.
+type endpointRow struct {
+	e                                    webhook.Endpoint
+	events                               string
+	oldUntil, disabled, retired, created int64
+}
+
+func (r *endpointRow) into() []any {
+	return []any{&r.e.ID, &r.e.Workspace, &r.e.Owner, &r.e.URL, &r.events, &r.e.Secret, &r.e.OldSecret, &r.oldUntil,
+		&r.disabled, &r.e.DisabledReason, &r.retired, &r.created}
+}
+
+func (r *endpointRow) value() webhook.Endpoint {
+	e := r.e
+	for _, t := range strings.Fields(r.events) {
 		e.Events = append(e.Events, webhook.EventType(t))
 	}
 	if e.OldSecret != "" {
-		e.OldSecretUntil = at(oldUntil)
+		e.OldSecretUntil = at(r.oldUntil)
 	}
-	e.DisabledAt, e.RetiredAt, e.CreatedAt = at(disabled), at(retired), at(created)
-	return e, err
+	e.DisabledAt, e.RetiredAt, e.CreatedAt = at(r.disabled), at(r.retired), at(r.created)
+	return e
 }
 
 func noEndpoint() error {
@@ -205,6 +230,32 @@ func (db *DB) Deliveries(ctx context.Context, workspace string, q webhook.Query)
 		found = append(found, d)
 	}
 	return found, rows.Err()
+}
+
+// LastDeliveries implements [webhook.Store].
+func (db *DB) LastDeliveries(ctx context.Context, workspace string, owners []string) ([]webhook.Delivery, error) {
+	if len(owners) == 0 {
+		return nil, nil
+	}
+	args := []any{workspace}
+	for _, o := range owners {
+		args = append(args, o)
+	}
+	rows, err := db.q.QueryContext(ctx, `SELECT `+deliveryColumns+` FROM deliveries WHERE workspace = $1 AND id IN (
+		SELECT MAX(id) FROM deliveries WHERE workspace = $1 AND owner IN (`+parameters(2, len(owners))+`) GROUP BY owner)`, args...)
+	if err != nil {
+		return nil, fmt.Errorf("last deliveries: %w", err)
+	}
+	defer rows.Close()
+	var last []webhook.Delivery
+	for rows.Next() {
+		d, err := scanDelivery(rows)
+		if err != nil {
+			return nil, err
+		}
+		last = append(last, d)
+	}
+	return last, rows.Err()
 }
 
 func scanDelivery(row scanner, more ...any) (webhook.Delivery, error) {

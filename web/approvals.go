@@ -226,6 +226,9 @@ func (p *Pages) inboxRow(in room, a approvals.Approval) inboxRow {
 	if row.Object == "" {
 		row.Object = a.TargetID
 	}
+	if outside := p.Gate.View(a).Outside; outside != "" && a.Execution == approvals.Done {
+		row.Badge = outsideStatus(outside)
+	}
 	return row
 }
 

@@ -57,6 +57,8 @@ type card struct {
 	DecidedBy string
 	Reason    string // of a rejection
 	Edited    bool
+	Outside   status // how far it has come outside, zero if it has nothing to do there
+	Warning   string // about what came to pass outside
 	Error     string // of a failed execution
 	ErrorFix  string
 	Result    string
@@ -107,6 +109,12 @@ func (p *Pages) card(in room, c approvals.Card, l listQuery, deciders []access.U
 	}
 	if c.Result != nil {
 		v.Result = indent(c.Result)
+	}
+	if c.Outside != "" {
+		v.Outside, v.Warning = outsideStatus(c.Outside), catalog.Warning(c.Result)
+		if c.Execution == approvals.Done {
+			v.Badge = v.Outside
+		}
 	}
 	v.facts(c, zone)
 	v.choices(c, deciders, now)

@@ -1,16 +1,20 @@
 package web
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/url"
+	"time"
 
+	"trustpager/access"
 	"trustpager/jobs"
 	"trustpager/problem"
 	"trustpager/webhook"
 )
 
-// The log of what was sent to the webhook of a key or a client.
+// The log of what was sent to the webhook of a key or a client, or to one of the
+// workspace.
 
 const deliveriesOnPage = 50
 
@@ -26,6 +30,7 @@ type deliveryRow struct {
 // A deliveriesPage lists deliveries.
 type deliveriesPage struct {
 	Name, Back string
+	Log        string     // path of this page
 	Hook       *hookState // nil if the webhook was taken away
 	Once       string
 	Overlap    []option
@@ -33,20 +38,44 @@ type deliveriesPage struct {
 	Next       string
 }
 
-// An owner is a key or a client, whose webhook pages are about.
+// An owner is a key or a client whose webhook pages are about, or a webhook of
+// the workspace.
 type owner struct {
 	id, name string
 	base     string // path of its page
+	log      string // path of its deliveries
 	hook     *webhook.Endpoint
+	test     func(ctx context.Context, g access.Grant, id string) error
+	rotate   func(ctx context.Context, g access.Grant, id string, overlap time.Duration) (secret string, err error)
 }
 
-// ownerAt returns the key or the client that the path names.
+// ownerAt returns the owner that the path names.
 func (p *Pages) ownerAt(r *http.Request, in room) (owner, error) {
+	if r.PathValue("hook") != "" {
+		return p.webhookOwner(r, in)
+	}
 	if r.PathValue("client") != "" {
 		return p.clientOwner(r, in)
 	}
 	k, hook, err := p.keyAt(r, in)
-	return owner{k.ID, k.Name, apiPath + "/keys/" + k.ID, hook}, err
+	base := apiPath + "/keys/" + k.ID
+	return owner{k.ID, k.Name, base, base + "/webhook", hook, tested(p.Admin.TestWebhook), rotated(p.Admin.RotateWebhook)}, err
+}
+
+// tested is a test of which only the failure counts.
+func tested(test func(context.Context, access.Grant, string) (webhook.Delivery, error)) func(context.Context, access.Grant, string) error {
+	return func(ctx context.Context, g access.Grant, id string) error {
+		_, err := test(ctx, g, id)
+		return err
+	}
+}
+
+// rotated is a rotation with the secret as it is shown.
+func rotated(rotate func(context.Context, access.Grant, string, time.Duration) (webhook.Secret, error)) func(context.Context, access.Grant, string, time.Duration) (string, error) {
+	return func(ctx context.Context, g access.Grant, id string, overlap time.Duration) (string, error) {
+		secret, err := rotate(ctx, g, id, overlap)
+		return secret.Text(), err
+	}
 }
 
 func (p *Pages) clientOwner(r *http.Request, in room) (owner, error) {
@@ -55,7 +84,8 @@ func (p *Pages) clientOwner(r *http.Request, in room) (owner, error) {
 		return owner{}, err
 	}
 	hook, err := optional(p.Admin.ClientWebhook(r.Context(), in.grant, c.Client.ID))
-	return owner{c.Client.ID, c.Client.Name, clientPath(c.Client.ID), hook}, err
+	base := clientPath(c.Client.ID)
+	return owner{c.Client.ID, c.Client.Name, base, base + "/webhook", hook, tested(p.Admin.TestClientWebhook), rotated(p.Admin.RotateClientWebhook)}, err
 }
 
 // clientPath returns the page of a client, whose id may be a URL.
@@ -78,7 +108,7 @@ func (p *Pages) deliveries(r *http.Request, in room) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	page := deliveriesPage{Name: o.name, Back: o.base, Hook: p.hookState(o.hook, in, o.base+"/webhook"), Once: newOnce(), Overlap: overlapOptions}
+	page := deliveriesPage{Name: o.name, Back: o.base, Log: o.log, Hook: p.hookState(o.hook, in, o.log), Once: newOnce(), Overlap: overlapOptions}
 	if len(list) > deliveriesOnPage {
 		list = list[:deliveriesOnPage]
 		page.Next = list[deliveriesOnPage-1].ID
@@ -99,7 +129,10 @@ func eventWord(e webhook.EventType) string {
 	if e == webhook.ApprovalRejected {
 		return "Rejected"
 	}
-	return eventWords[e]
+	if word, ok := eventWords[e]; ok {
+		return word
+	}
+	return string(e)
 }
 
 func (p *Pages) testWebhook(r *http.Request, in room) (answer, error) {
@@ -107,15 +140,11 @@ func (p *Pages) testWebhook(r *http.Request, in room) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	test := p.Admin.TestWebhook
-	if r.PathValue("client") != "" {
-		test = p.Admin.TestClientWebhook
-	}
-	if _, err := test(r.Context(), in.grant, o.id); err != nil {
+	if err := o.test(r.Context(), in.grant, o.id); err != nil {
 		return answer{}, err
 	}
 	p.tell(r.Context(), "A test event is on its way. Its delivery is the first of the list.")
-	return redirect(o.base + "/webhook"), nil
+	return redirect(o.log), nil
 }
 
 func (p *Pages) rotateWebhook(r *http.Request, in room) (answer, error) {
@@ -125,19 +154,15 @@ func (p *Pages) rotateWebhook(r *http.Request, in room) (answer, error) {
 	}
 	if !p.takeOnce(r.Context(), r.PostForm.Get("once")) {
 		p.tell(r.Context(), "The form was sent before, and the secret was changed then. Change it again if you have not kept it.")
-		return redirect(o.base + "/webhook"), nil
+		return redirect(o.log), nil
 	}
-	rotate := p.Admin.RotateWebhook
-	if r.PathValue("client") != "" {
-		rotate = p.Admin.RotateClientWebhook
-	}
-	secret, err := rotate(r.Context(), in.grant, o.id, overlapOf(r))
+	secret, err := o.rotate(r.Context(), in.grant, o.id, overlapOf(r))
 	if err != nil {
 		return answer{}, err
 	}
 	title := "The webhook of “" + visibleText(o.name) + "” has a new secret"
-	return answer{page: "reveal.html", title: title, data: reveal{Title: title, Back: o.base + "/webhook", Secrets: []shownSecret{
-		{"webhook-secret", "Webhook secret", "Until the overlap ends each event is signed with both. " + keepIt, secret.Text()}}}}, nil
+	return answer{page: "reveal.html", title: title, data: reveal{Title: title, Back: o.log, Secrets: []shownSecret{
+		{"webhook-secret", "Webhook secret", "Until the overlap ends each event is signed with both. " + keepIt, secret}}}}, nil
 }
 
 func (p *Pages) resend(r *http.Request, in room) (answer, error) {
@@ -154,5 +179,5 @@ func (p *Pages) resend(r *http.Request, in room) (answer, error) {
 	default:
 		p.tell(r.Context(), fmt.Sprintf("%s is on its way once more, under the same webhook-id.", d.ID))
 	}
-	return redirect(o.base + "/webhook"), nil
+	return redirect(o.log), nil
 }

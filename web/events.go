@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"sync"
@@ -111,15 +112,38 @@ func (p *Pages) events(w http.ResponseWriter, r *http.Request) {
 		case <-p.closed:
 			return
 		case <-changed:
-			err = p.tellApprovals(ctx, s, in)
+			if err = p.belongs(ctx, in); err == nil {
+				err = p.tellApprovals(ctx, s, in)
+			}
 		case <-calls:
 			err = s.event("calls", struct{}{})
 		case <-services:
 			err = s.event("integrations", struct{}{})
 		case <-beat.C:
-			err = s.send(": beat\n\n")
+			if err = p.belongs(ctx, in); err == nil {
+				err = s.send(": beat\n\n")
+			}
 		}
 	}
+}
+
+// errLeft ends the stream of somebody who does not belong to the workspace any
+// more, or is less than they were.
+var errLeft = errors.New("the person has left the workspace")
+
+// belongs reports whether the person is in the workspace as they were when the
+// stream began.
+func (p *Pages) belongs(ctx context.Context, in room) error {
+	me, err := p.Desk.Person(ctx, in.me.User.ID)
+	if err != nil {
+		return err
+	}
+	for _, m := range me.Memberships {
+		if m.Workspace.ID == in.membership.Workspace.ID && m.Role == in.membership.Role {
+			return nil
+		}
+	}
+	return errLeft
 }
 
 // tellApprovals says how many approvals wait for the person.

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"strings"
 
-	"trustpager/approvals"
+	"trustpager/catalog"
 	"trustpager/integrations"
 	"trustpager/problem"
 )
@@ -312,23 +312,6 @@ func serviceValues(r *http.Request, k integrations.Kind, update bool) (json.RawM
 	return json.Marshal(values)
 }
 
-// act does an action of the catalog on behalf of the person.
-func (p *Pages) act(r *http.Request, in room, name, id string, version int64, input json.RawMessage) (map[string]any, error) {
-	a, ok := p.Catalog.Find(name)
-	if !ok {
-		return nil, problem.Errorf(problem.NotFound, "there is no action %s", name)
-	}
-	out, err := p.Gate.Do(r.Context(), in.grant, a, approvals.Incoming{ID: id, IfVersion: version, Input: input, Request: approvals.Request{Door: "web"}})
-	if err != nil {
-		return nil, err
-	}
-	data := map[string]any{}
-	if err := json.Unmarshal(out.Result.Data, &data); err != nil {
-		return nil, fmt.Errorf("answer of %s: %w", name, err)
-	}
-	return data, nil
-}
-
 func (p *Pages) newIntegration(r *http.Request, in room) (answer, error) {
 	k, err := serviceKindAt(r)
 	if err != nil {
@@ -359,7 +342,7 @@ func (p *Pages) createIntegration(r *http.Request, in room) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	made, err := p.act(r, in, "create_integration", "", 0, input)
+	made, err := p.act(r.Context(), in, "create_integration", "", 0, input)
 	if err != nil {
 		if !isFault(err) {
 			return answer{}, err
@@ -367,9 +350,8 @@ func (p *Pages) createIntegration(r *http.Request, in room) (answer, error) {
 		fresh := integrations.Account{Kind: k.Kind, Active: true}
 		return serviceAnswer(p.newServiceForm(fresh, k, in).refused(r, err), http.StatusUnprocessableEntity), nil
 	}
-	id, _ := made["id"].(string)
 	p.tell(r.Context(), "Connected. Test it now, to see whether it works.")
-	return redirect(integrationsPath + "/" + id), nil
+	return redirect(integrationsPath + "/" + made.Target.ID), nil
 }
 
 // refused shows the form again with what was sent, but for secrets, and what is
@@ -441,7 +423,7 @@ func (p *Pages) updateIntegration(r *http.Request, in room) (answer, error) {
 	if _, err := fmt.Sscan(r.PostForm.Get("version"), &version); err != nil {
 		return answer{}, wrongField("version", "that of the page", r.PostForm.Get("version"))
 	}
-	got, err := p.act(r, in, "update_integration", a.ID, version, input)
+	got, err := p.act(r.Context(), in, "update_integration", a.ID, version, input)
 	switch {
 	case problem.Is(err, problem.VersionMismatch):
 		p.warn(r.Context(), "Nothing is saved: somebody else has changed it meanwhile. This is how it is now.")
@@ -453,7 +435,7 @@ func (p *Pages) updateIntegration(r *http.Request, in room) (answer, error) {
 	case err != nil:
 		return answer{}, err
 	}
-	if warning, _ := got["warning"].(string); warning != "" {
+	if warning := catalog.Warning(got.Data); warning != "" {
 		p.warn(r.Context(), "Saved. "+warning)
 	} else {
 		p.tell(r.Context(), "Saved.")
@@ -474,7 +456,7 @@ func (p *Pages) testIntegration(r *http.Request, in room) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	if _, err := p.act(r, in, "test_integration", a.ID, 0, input); err != nil {
+	if _, err := p.act(r.Context(), in, "test_integration", a.ID, 0, input); err != nil {
 		if !isFault(err) {
 			return answer{}, err
 		}
@@ -509,7 +491,7 @@ func (p *Pages) deleteIntegration(r *http.Request, in room) (answer, error) {
 	if !typed(r, a.Name) {
 		return p.integrationDeletion(a, true), nil
 	}
-	if _, err := p.act(r, in, "delete_integration", a.ID, 0, nil); err != nil {
+	if _, err := p.act(r.Context(), in, "delete_integration", a.ID, 0, nil); err != nil {
 		return answer{}, err
 	}
 	p.tell(r.Context(), "“"+visibleText(a.Name)+"” is deleted.")

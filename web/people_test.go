@@ -44,6 +44,25 @@ func (s *site) SetUp(_ context.Context, in admin.SetUp) (admin.Person, error) {
 	return s.people["right"], nil
 }
 
+func (s *site) InvitedWith(_ context.Context, token, _ string) (admin.Invited, error) {
+	if token != good {
+		return admin.Invited{}, deadLink()
+	}
+	i := admin.Invitation{Email: "new@example.com", Role: access.Member, By: access.Principal{Name: "<b>Mallory\u202e"}}
+	return admin.Invited{Invitation: i, In: harbour, User: s.invited}, s.loginErr
+}
+
+func (s *site) Accept(_ context.Context, in admin.Acceptance) (admin.Person, error) {
+	if in.Password == "weak" {
+		return admin.Person{}, wrongField("password", "at least 12 characters")
+	}
+	return s.people["right"], nil
+}
+
+func (s *site) AcceptAs(_ context.Context, p admin.Person, token, address string) (admin.Invited, error) {
+	return s.InvitedWith(context.Background(), token, address)
+}
+
 func (s *site) ForgotPassword(_ context.Context, email, address string) error {
 	s.forgotten = append(s.forgotten, email+" "+address)
 	return s.loginErr

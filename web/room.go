@@ -153,11 +153,15 @@ var navigation = []struct {
 	title string
 }{
 	{"", false, "/", "Home"},
+	{"", false, messagesPath, "Messages"},
 	{"Agents", false, approvalsPath, "Approvals"},
 	{"Agents", true, keysPath, "API and agents"},
 	{"Agents", false, "/connect", "Connect"},
 	{"Agents", false, "/connections", "Connected apps"},
+	{"Workspace", true, companyPath, "Company"},
+	{"Workspace", true, usersPath, "Members"},
 	{"Workspace", true, "/settings/approvals", "Approval rules"},
+	{"Workspace", true, webhooksPath, "Webhooks"},
 	{"Workspace", true, integrationsPath, "Integrations"},
 	{"Workspace", true, "/settings/billing", "Billing"},
 }
@@ -232,8 +236,14 @@ func hereOf(r *http.Request) string {
 		return approvalsPath
 	case path == apiPath, strings.HasPrefix(path, apiPath+"/"):
 		return keysPath
+	case strings.HasPrefix(path, messagesPath+"/"):
+		return messagesPath
+	case strings.HasPrefix(path, usersPath+"/"):
+		return usersPath
 	case strings.HasPrefix(path, "/connections/"):
 		return "/connections"
+	case strings.HasPrefix(path, webhooksPath+"/"):
+		return webhooksPath
 	case strings.HasPrefix(path, integrationsPath+"/"):
 		return integrationsPath
 	}

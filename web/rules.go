@@ -15,13 +15,12 @@ import (
 
 // A rulesPage is the workspace's rules about approvals.
 type rulesPage struct {
-	Error   string
-	Alone   string // why two people cannot decide, "" if they can
-	Life    field
-	People  tick
-	Eyes    tick
-	Groups  []markGroup
-	Support field
+	Error  string
+	Alone  string // why two people cannot decide, "" if they can
+	Life   field
+	People tick
+	Eyes   tick
+	Groups []markGroup
 }
 
 // A markGroup is the always-ask marks of one group of resources.
@@ -59,8 +58,6 @@ func (p *Pages) rulesPage(s access.Settings) rulesPage {
 			Says: "Also keys with “may decide” cannot."},
 		Eyes: tick{Name: "four_eyes", Value: "yes", Title: "Two people decide", Checked: s.FourEyes,
 			Says: "An approval needs the yes of two, neither of them the one in whose name it was asked. One can reject. Keys do not decide, and nothing is lent."},
-		Support: field{Name: "support_url", Label: "Where to ask for higher limits", Type: "url", Value: s.SupportURL, Placeholder: "https://",
-			Hint: "It stands in the answer to who is over the limit. Empty means none."},
 	}
 	hours := int(s.ApprovalTTL.Hours())
 	choices := lives
@@ -99,7 +96,7 @@ func (p *Pages) rules(r *http.Request, in room) (answer, error) {
 		return answer{}, err
 	}
 	if len(users) < approvals.Needed {
-		page.Alone = "Only one person can decide in this workspace. Before two are wanted, the operator adds another owner or admin: trustpager user add."
+		page.Alone = "Only one person can decide in this workspace. Before two are wanted, invite another owner or admin on the page Members."
 	}
 	return answer{page: "rules.html", title: "Approval rules", data: page}, nil
 }
@@ -114,7 +111,6 @@ func (p *Pages) changeRules(r *http.Request, in room) (answer, error) {
 	w.Settings.ApprovalTTL = time.Duration(hours) * time.Hour
 	w.Settings.PeopleOnly = form.Get("people_only") == "yes"
 	w.Settings.FourEyes = form.Get("four_eyes") == "yes"
-	w.Settings.SupportURL = strings.TrimSpace(form.Get("support_url"))
 	w.Settings.AlwaysAsk = nil
 	for _, m := range form[markField] {
 		resource, verb, _ := strings.Cut(m, ":")
@@ -125,8 +121,8 @@ func (p *Pages) changeRules(r *http.Request, in room) (answer, error) {
 			return answer{}, err
 		}
 		page := p.rulesPage(w.Settings)
-		wrong, other := faults(err, "approval_ttl", "support_url")
-		page.Life.Error, page.Support.Error, page.Error = wrong["approval_ttl"], wrong["support_url"], other
+		wrong, other := faults(err, "approval_ttl")
+		page.Life.Error, page.Error = wrong["approval_ttl"], other
 		if page.Error == "" {
 			page.Error = "Nothing is saved yet: correct what is marked."
 		}

@@ -1,7 +1,7 @@
 // Package web is the pages that people see: set-up, login, consent to OAuth
 // clients, the apps that a person has connected, approvals, and their account;
-// and for owners and admins keys, clients, deliveries, the rules of approvals,
-// the pause and billing.
+// invitations; and for owners and admins keys, clients, deliveries, the rules of
+// approvals, the pause, company, members and billing.
 //
 // Everything is rendered here and works as plain HTML forms; what JavaScript
 // adds is live numbers and lists, keys and buttons that copy. Most pages are
@@ -66,6 +66,9 @@ type Desk interface {
 	ForgotPassword(ctx context.Context, email, address string) error
 	ResetWith(ctx context.Context, token string) (admin.Person, error)
 	ResetPassword(ctx context.Context, token, password string) (admin.Person, error)
+	InvitedWith(ctx context.Context, token, address string) (admin.Invited, error)
+	Accept(ctx context.Context, in admin.Acceptance) (admin.Person, error)
+	AcceptAs(ctx context.Context, p admin.Person, token, address string) (admin.Invited, error)
 	ChangePassword(ctx context.Context, p admin.Person, c admin.PasswordChange) (admin.Person, error)
 	Rename(ctx context.Context, p admin.Person, name string) error
 	SetNotice(ctx context.Context, p admin.Person, workspace string, n access.Notice) error
@@ -163,12 +166,34 @@ func (p *Pages) routes() map[string]handle {
 		"POST /workspace":                      p.room(p.switchWorkspace),
 		"GET /connect":                         p.room(p.connect),
 		"POST /loans/{loan}/end":               p.room(p.endLoan),
+		"GET " + messagesPath:                  p.room(p.messages),
+		"GET " + messagesPath + "/{message}":   p.room(p.thread),
 		"GET /settings/pause":                  p.adminRoom(p.pausePage),
 		"POST /settings/pause":                 p.adminRoom(p.pause),
 		"POST /settings/resume":                p.adminRoom(p.resume),
+		"GET " + invitePath:                    p.inviteForm,
+		"POST " + invitePath:                   p.acceptInvitation,
+		"GET " + companyPath:                   p.adminRoom(p.company),
+		"POST " + companyPath:                  p.adminRoom(p.changeCompany),
+		"GET " + usersPath:                     p.adminRoom(p.members),
+		"GET " + usersPath + "/{user}":         p.adminRoom(p.member),
+		"POST " + usersPath + "/invite":        p.adminRoom(p.invite),
+		"POST " + usersPath + "/resend":        p.adminRoom(p.resendInvitation),
+		"POST " + usersPath + "/cancel":        p.adminRoom(p.cancelInvitation),
+		"POST " + usersPath + "/{user}/role":   p.adminRoom(p.changeRole),
+		"GET " + usersPath + "/{user}/remove":  p.adminRoom(p.confirmRemove),
+		"POST " + usersPath + "/{user}/remove": p.adminRoom(p.removeMember),
 		"GET /settings/billing":                p.adminRoom(p.billing),
 		"GET /settings/approvals":              p.adminRoom(p.rules),
 		"POST /settings/approvals":             p.adminRoom(p.changeRules),
+
+		"GET " + webhooksPath:                     p.adminRoom(p.webhooks),
+		"GET " + webhooksPath + "/new":            p.adminRoom(p.newWebhook),
+		"POST " + webhooksPath + "/new":           p.adminRoom(p.createWebhook),
+		"GET " + webhooksPath + "/{hook}":         p.adminRoom(p.webhook),
+		"POST " + webhooksPath + "/{hook}":        p.adminRoom(p.updateWebhook),
+		"GET " + webhooksPath + "/{hook}/delete":  p.adminRoom(p.confirmDeleteWebhook),
+		"POST " + webhooksPath + "/{hook}/delete": p.adminRoom(p.deleteWebhook),
 
 		"GET " + apiPath:                              p.room(p.api),
 		"GET " + apiPath + "/keys/new":                p.adminRoom(p.newKey),
@@ -211,6 +236,9 @@ func (p *Pages) routes() map[string]handle {
 		// Where a page that a form has led to stays in the browser's address.
 		"GET " + apiPath + "/keys/{key}/rotate":       p.adminRoom(upwards),
 		"GET " + apiPath + "/clients/{client}/rotate": p.adminRoom(upwards),
+		"GET " + usersPath + "/{user}/role":           p.adminRoom(upwards),
+		"GET " + usersPath + "/invite":                p.adminRoom(upwards),
+		"GET " + usersPath + "/resend":                p.adminRoom(upwards),
 		"GET " + apiPath + "/approvals/batch":         p.room(func(*http.Request, room) (answer, error) { return redirect(approvalsPath), nil }),
 
 		"/": missing,
@@ -220,11 +248,11 @@ func (p *Pages) routes() map[string]handle {
 	} {
 		routes["POST "+apiPath+"/approvals/{approval}/"+action] = p.decideAs(h)
 	}
-	for _, owner := range []string{"/keys/{key}", "/clients/{client}"} {
-		base := apiPath + owner + "/webhook"
+	for _, base := range []string{apiPath + "/keys/{key}/webhook", apiPath + "/clients/{client}/webhook", webhooksPath + "/{hook}/deliveries"} {
 		routes["GET "+base] = p.adminRoom(p.deliveries)
 		routes["POST "+base+"/test"] = p.adminRoom(p.testWebhook)
 		routes["POST "+base+"/rotate"] = p.adminRoom(p.rotateWebhook)
+		routes["GET "+base+"/rotate"] = p.adminRoom(upwards)
 		routes["POST "+base+"/{delivery}/resend"] = p.adminRoom(p.resend)
 	}
 	return routes

@@ -52,6 +52,7 @@ type site struct {
 	beforeUpdate func() // of a session, meanwhile
 	known        bool   // what the last try to log in said of the browser
 	forgotten    []string
+	invited      string // the id of the account that the good token's address has
 
 	cat    *catalog.Catalog
 	server *httptest.Server

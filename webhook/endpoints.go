@@ -50,15 +50,32 @@ func (s *Endpoints) Check(ctx context.Context, url string, events []EventType) (
 			return Target{}, err
 		}
 	}
-	if err := s.Guard.CheckURL(ctx, url); err != nil {
-		e := problem.Of(err)
-		e.Fields = []problem.Field{{Path: "webhook_url", Expected: "the https URL of a public server", Got: fmt.Sprintf("%.100q", url)}}
-		return Target{}, e
+	if err := badURL(s.Guard.CheckURL(ctx, url), "webhook_url", url); err != nil {
+		return Target{}, err
 	}
 	all := append([]EventType{ApprovalRejected}, events...)
 	slices.Sort(all)
 	return Target{url, slices.Compact(all)}, nil
 }
+
+// badURL names the field that holds the URL in the error about it.
+func badURL(err error, path, url string) error {
+	if err == nil {
+		return nil
+	}
+	e := problem.Of(err)
+	e.Fields = []problem.Field{{Path: path, Expected: "the https URL of a public server", Got: fmt.Sprintf("%.100q", url)}}
+	return e
+}
+
+// CheckURL fails with [problem.Validation], about the field url, if the URL cannot
+// be used. It resolves the URL's host, so it is called before the transaction.
+func (s *Endpoints) CheckURL(ctx context.Context, url string) error {
+	return badURL(s.Guard.CheckURL(ctx, url), "url", url)
+}
+
+// CheckForm is CheckURL without asking the resolver.
+func (s *Endpoints) CheckForm(url string) error { return badURL(s.Guard.CheckForm(url), "url", url) }
 
 func join(events []EventType) string {
 	var b strings.Builder
@@ -86,6 +103,21 @@ func (s *Endpoints) Set(ctx context.Context, tx Store, workspace, owner string, 
 	e, err := tx.SetEndpoint(ctx, Endpoint{ID: typeid.NewID("wh"), Workspace: workspace, Owner: owner,
 		URL: to.url, Events: to.events, Secret: sealed, OldSecretUntil: now.Add(DefaultOverlap), CreatedAt: now})
 	return e, secret, err
+}
+
+// Open makes an endpoint that gets the events and no others, for an owner that has
+// none, and returns it with its secret. The URL has passed CheckForm at least.
+func (s *Endpoints) Open(ctx context.Context, tx Store, workspace, owner, url string, events []EventType) (Endpoint, Secret, error) {
+	return s.Set(ctx, tx, workspace, owner, Target{url, events})
+}
+
+// Secret returns the secret of the endpoint.
+func (s *Endpoints) Secret(e Endpoint) (Secret, error) {
+	secret, err := s.Sealer.Open(e.Secret, Place(e.Workspace, e.Owner))
+	if err != nil {
+		return nil, fmt.Errorf("secret of endpoint %s: %w", e.ID, err)
+	}
+	return secret, nil
 }
 
 // Rotate gives the owner's endpoint a new secret, which is shown now and never
@@ -131,6 +163,13 @@ func (s *Endpoints) Send(ctx context.Context, tx Outbox, workspace, owner string
 	return d, err == nil, err
 }
 
+// Deliver sends the body of an event to an endpoint that wants it and is enabled.
+// approval is the one that the event comes from, "" if none.
+func (s *Endpoints) Deliver(ctx context.Context, tx Outbox, to Endpoint, event EventType, approval string, body []byte) error {
+	_, err := s.insert(ctx, tx, to, Delivery{Event: event, Approval: approval, Body: body})
+	return err
+}
+
 // SendTest sends the event webhook.test to the owner's endpoint. It fails with
 // [problem.NotFound] if the owner has none, and with [problem.Conflict] if it
 // is disabled.
@@ -142,7 +181,7 @@ func (s *Endpoints) SendTest(ctx context.Context, tx Outbox, workspace, owner st
 	if !to.DisabledAt.IsZero() {
 		return Delivery{}, disabled(to)
 	}
-	body, err := envelope(Test, s.Now(), map[string]string{"endpoint": to.ID, "message": "This is a test."})
+	body, err := Envelope(Test, s.Now(), map[string]string{"endpoint": to.ID, "message": "This is a test."})
 	if err != nil {
 		return Delivery{}, err
 	}

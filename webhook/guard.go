@@ -148,51 +148,70 @@ func checkPort(port string) error {
 // address in its usual form. It asks the resolver, so it has no place in a
 // transaction.
 func (g *Guard) CheckURL(ctx context.Context, raw string) error {
-	bad := func(format string, args ...any) error {
-		return problem.Errorf(problem.Validation, "the URL cannot be used: "+format, args...).
-			WithFix("Give the https:// URL of a server on the public internet. For one inside your network, ask the operator to start the server with --allow-webhook-net.")
+	u, err := g.form(raw)
+	if err != nil {
+		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if _, err := g.resolve(ctx, u.Hostname(), u.Scheme == "http"); err != nil {
+		return badForm("%v", err)
+	}
+	return nil
+}
+
+// CheckForm is CheckURL without asking the resolver: a name may still resolve to
+// what is refused.
+func (g *Guard) CheckForm(raw string) error {
+	_, err := g.form(raw)
+	return err
+}
+
+func badForm(format string, args ...any) error {
+	return problem.Errorf(problem.Validation, "the URL cannot be used: "+format, args...).
+		WithFix("Give the https:// URL of a server on the public internet. For one inside your network, ask the operator to start the server with --allow-webhook-net.")
+}
+
+// form parses the URL, and refuses what can be told to be wrong with it by itself.
+func (g *Guard) form(raw string) (*url.URL, error) {
 	if len(raw) > 2000 {
-		return bad("it is longer than 2000 bytes")
+		return nil, badForm("it is longer than 2000 bytes")
 	}
 	for _, c := range []byte(raw) {
 		if c <= ' ' || c >= 0x7f || c == '\\' {
-			return bad("it holds a character that URLs cannot hold; names in other scripts are written as xn--…")
+			return nil, badForm("it holds a character that URLs cannot hold; names in other scripts are written as xn--…")
 		}
 	}
 	u, err := url.Parse(raw)
 	if err != nil {
-		return bad("it is malformed")
+		return nil, badForm("it is malformed")
 	}
 	switch {
 	case u.Scheme != "https" && u.Scheme != "http":
-		return bad("its scheme is not https")
+		return nil, badForm("its scheme is not https")
 	case u.User != nil:
-		return bad("it holds a user name or password")
+		return nil, badForm("it holds a user name or password")
 	case strings.Contains(raw, "#"):
-		return bad("it holds a fragment")
+		return nil, badForm("it holds a fragment")
 	case u.Opaque != "" || u.Hostname() == "":
-		return bad("it names no host")
+		return nil, badForm("it names no host")
 	case strings.HasSuffix(u.Host, ":"):
-		return bad("its port is empty")
+		return nil, badForm("its port is empty")
 	}
 	if p := u.Port(); p != "" {
 		if err := checkPort(p); err != nil {
-			return bad("%v", err)
+			return nil, badForm("%v", err)
 		}
 	}
 	host := u.Hostname()
-	if _, err := netip.ParseAddr(host); err != nil {
-		if err := checkName(host); err != nil {
-			return bad("%v", err)
+	if addr, err := netip.ParseAddr(host); err == nil {
+		if err := g.check(addr, u.Scheme == "http"); err != nil {
+			return nil, badForm("the address of %.100q is refused: %v", host, err)
 		}
+	} else if err := checkName(host); err != nil {
+		return nil, badForm("%v", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	if _, err := g.resolve(ctx, host, u.Scheme == "http"); err != nil {
-		return bad("%v", err)
-	}
-	return nil
+	return u, nil
 }
 
 // CheckHost returns an error unless host is a host name, or an address in its

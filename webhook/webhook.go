@@ -1,11 +1,12 @@
 // Package webhook tells a credential's own server what became of its requests,
 // above all that an approval was rejected and why, with the request exactly as
-// it was sent.
+// it was sent; and other servers what happens in a workspace.
 //
 // What is to be told becomes a [Delivery] and a job in the transaction of the
 // event, so it is never lost and nobody waits for the receiver:
 //
-//	Endpoints.Send ──▶ Delivery ready ──▶ Deliverer: POST ──▶ 2xx: done
+//	Endpoints.Send,
+//	Endpoints.Deliver ─▶ Delivery ready ─▶ Deliverer: POST ──▶ 2xx: done
 //	 (event's tx)            ▲                         ├────▶ 410: dead, endpoint disabled
 //	                         └──── again, see Retries ─┴────▶ dead after the last try
 //
@@ -21,6 +22,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"trustpager/jobs"
@@ -30,17 +32,23 @@ import (
 // An EventType names what happened.
 type EventType string
 
-// The events. Every endpoint gets ApprovalRejected; the others are asked for.
+// The events. Every credential's endpoint gets ApprovalRejected; the others are
+// asked for.
 const (
-	ApprovalRejected EventType = "approval.rejected"
-	ApprovalApproved EventType = "approval.approved"
-	ApprovalExecuted EventType = "approval.executed"
-	ApprovalFailed   EventType = "approval.failed"
-	ApprovalExpired  EventType = "approval.expired"
-	Test             EventType = "webhook.test" // sent on request only
+	ApprovalRequested EventType = "approval.requested" // not for a credential's own
+	ApprovalRejected  EventType = "approval.rejected"
+	ApprovalApproved  EventType = "approval.approved"
+	ApprovalExecuted  EventType = "approval.executed"
+	ApprovalFailed    EventType = "approval.failed"
+	ApprovalExpired   EventType = "approval.expired"
+	ApprovalWithdrawn EventType = "approval.withdrawn" // not for a credential's own
+	Test              EventType = "webhook.test"       // sent on request only
 )
 
-// EventTypes are the events that an endpoint may ask for.
+// ApprovalEvents are all events of approvals, in the order of an approval's life.
+var ApprovalEvents = []EventType{ApprovalRequested, ApprovalApproved, ApprovalRejected, ApprovalExecuted, ApprovalFailed, ApprovalExpired, ApprovalWithdrawn}
+
+// EventTypes are the events that a credential's endpoint may ask for.
 var EventTypes = []EventType{ApprovalRejected, ApprovalApproved, ApprovalExecuted, ApprovalFailed, ApprovalExpired}
 
 // An Event is what a delivery tells.
@@ -102,7 +110,7 @@ func Body(e Event) ([]byte, error) {
 		r.Body = []byte{} // "" and not null
 	}
 	e.Approval.CreatedAt, e.Approval.DecidedAt = e.Approval.CreatedAt.UTC(), e.Approval.DecidedAt.UTC()
-	return envelope(e.Type, e.Time, struct {
+	return Envelope(e.Type, e.Time, struct {
 		Approval  Approval        `json:"approval"`
 		Reason    string          `json:"reason"`
 		DecidedBy *Actor          `json:"decided_by"`
@@ -113,7 +121,8 @@ func Body(e Event) ([]byte, error) {
 		request{r.Door, r.Tool, r.Method, r.Path, r.IdempotencyKey, r.Body, r.Parsed}, e.Result, e.Error})
 }
 
-func envelope(t EventType, at time.Time, data any) ([]byte, error) {
+// Envelope returns the body of a delivery that tells the data.
+func Envelope(t EventType, at time.Time, data any) ([]byte, error) {
 	b, err := json.Marshal(struct {
 		Type      EventType `json:"type"`
 		Timestamp time.Time `json:"timestamp"`
@@ -125,13 +134,14 @@ func envelope(t EventType, at time.Time, data any) ([]byte, error) {
 	return b, nil
 }
 
-// An Endpoint is where a credential's events go. A credential has one at most.
+// An Endpoint is where the events of a credential, or of a subscription, go. Each
+// has one at most.
 type Endpoint struct {
 	ID             string      `json:"id"` // wh_…
 	Workspace      string      `json:"-"`
-	Owner          string      `json:"owner"` // the credential's id
+	Owner          string      `json:"owner"` // the id of the credential or the subscription
 	URL            string      `json:"url"`
-	Events         []EventType `json:"events"` // sorted; ApprovalRejected is always among them
+	Events         []EventType `json:"events"` // sorted; ApprovalRejected is always among those of a credential
 	Secret         string      `json:"-"`      // sealed
 	OldSecret      string      `json:"-"`      // sealed; "" if there is none
 	OldSecretUntil time.Time   `json:"old_secret_until,omitzero"`
@@ -141,8 +151,19 @@ type Endpoint struct {
 	CreatedAt      time.Time   `json:"created_at"`
 }
 
-// Wants reports whether the endpoint is told events of the type.
-func (e Endpoint) Wants(t EventType) bool { return t == Test || slices.Contains(e.Events, t) }
+// Wants reports whether the endpoint is told events of the type: it has asked for
+// it, or for all of its kind, as contacts.* does.
+func (e Endpoint) Wants(t EventType) bool {
+	kind, _ := t.Split()
+	return t == Test || slices.Contains(e.Events, t) || slices.Contains(e.Events, kind+".*")
+}
+
+// Split returns what the event is about, a resource or approval, and what became
+// of it.
+func (t EventType) Split() (kind EventType, what string) {
+	before, after, _ := strings.Cut(string(t), ".")
+	return EventType(before), after
+}
 
 // A Delivery is one event on its way to one endpoint. Its state is that of the
 // job that delivers it, except that it is never Leased.
@@ -212,6 +233,10 @@ type Store interface {
 	// It returns the endpoint as stored.
 	SetEndpoint(ctx context.Context, e Endpoint) (Endpoint, error)
 
+	// MoveEndpoint gives the owner's endpoint another URL and other events, and
+	// enables it.
+	MoveEndpoint(ctx context.Context, workspace, owner, url string, events []EventType) error
+
 	// RotateEndpoint gives the owner's endpoint a new sealed secret. The one
 	// that it had stays valid until the given time.
 	RotateEndpoint(ctx context.Context, workspace, owner, sealed string, oldUntil time.Time) (Endpoint, error)
@@ -236,6 +261,10 @@ type Store interface {
 
 	// Deliveries returns deliveries without their bodies, newest first.
 	Deliveries(ctx context.Context, workspace string, q Query) ([]Delivery, error)
+
+	// LastDeliveries returns the newest delivery of each owner that has one,
+	// without its body.
+	LastDeliveries(ctx context.Context, workspace string, owners []string) ([]Delivery, error)
 
 	// RecordAttempt stores what came of a try of a Ready delivery, which is
 	// Done if a.Error is "". Deliveries in other states stay as they are.

@@ -32,6 +32,9 @@ func Do(tb testing.TB, store jobs.Store, now func() time.Time, name string, k jo
 		one.End = func(ctx context.Context, e jobs.Ending) error {
 			defer stop()
 			all = append(all, e)
+			if k.End != nil {
+				return k.End(ctx, e)
+			}
 			return e.Apply(ctx, store)
 		}
 		if err := (&jobs.Runner{Store: store, Now: now, Kinds: map[string]jobs.Kind{name: one}}).Run(ctx); err != nil {
