@@ -73,6 +73,7 @@ func TestIntegrationsOnPages(t *testing.T) {
 
 		// The outcome of a test stands there by itself.
 		b.Follow(`form[action$="/test"] button`)
+		b.Do(browsertest.See("#state .badge:is(.good, .bad)"))
 		letter := peer.Next()
 		if len(letter.To) != 1 || letter.To[0] != "robin@example.com" || letter.User != integrationstest.MailUser || !strings.Contains(letter.Raw, "Nothing is to be done") {
 			t.Errorf("the test message: got %+v", letter)

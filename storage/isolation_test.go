@@ -40,7 +40,7 @@ var notOfAWorkspace = []string{
 	"AccountByID", "ReadableAccounts", // find the workspace by an id, and for the server that reads mailboxes
 	"ClaimJobs", "NextJobDue", "JobsPaused", "PauseJobs", "ResumeJobs", "DeadJobs", "PendingWorkspaces", // the runner's
 	"PurgeRequests", "PurgeIdempotencyKeys", "PurgeDeadJobs", "PurgeDeliveries", "PurgeClients", "PurgeUnconsented", "PurgeTokens", "PurgeSessions", "PurgeResetLinks", "PurgeTallies", "PurgeInvitations", // the clean-up's
-	"Raw", "Rows", "ListQuery", "Setting", "SetSetting", "CutWriter", "CutNow", "WaitQueued", "Touch", "PurgeLocked", // of these tests
+	"Raw", "Rows", "DropIdle", "ListQuery", "Setting", "SetSetting", "CutWriter", "CutNow", "WaitQueued", "Touch", "PurgeLocked", // of these tests
 }
 
 // seen returns an error if a read has found something.

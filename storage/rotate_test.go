@@ -281,3 +281,26 @@ func TestRotationIsRefused(t *testing.T) {
 		must(t, opens(t, openWith(t, url, next), next))
 	})
 }
+
+// A server whose connections have all ended does not hold up a rotation. It
+// notices, and writes nothing with the old key.
+func TestIdleServerNoticesTheRotation(t *testing.T) {
+	url := storagetest.Postgres(t)
+	db := openWith(t, url, storagetest.Key)
+	opens := fillSealed(t, db, storagetest.Key)
+	db.DropIdle()
+	next := secret.NewKey()
+	_, err := rotate(t, url, storagetest.Key, next)
+	must(t, err)
+	if err := db.Audit(t.Context(), audit.Entry{Workspace: "wsp_1", Time: now, Event: audit.ActionRun}); !errors.Is(err, storage.ErrWrongKey) {
+		t.Errorf("a write with the old key: got %v, want %v", err, storage.ErrWrongKey)
+	}
+	if _, err := db.Accounts(t.Context(), "wsp_1", ""); !errors.Is(err, storage.ErrWrongKey) {
+		t.Errorf("a read with the old key: got %v, want %v", err, storage.ErrWrongKey)
+	}
+	other := openWith(t, url, next)
+	must(t, opens(t, other, next))
+	if n, err := other.VerifyAudit(t.Context(), "wsp_1"); err != nil || n != 4 {
+		t.Errorf("the log: got %d entries, %v; want 4", n, err)
+	}
+}
