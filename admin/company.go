@@ -234,7 +234,12 @@ func (d *Desk) bill(ctx context.Context, s Store, w access.Workspace) (b Bill, e
 func (d *Desk) billing(_ context.Context, _ catalog.Store, _ *catalog.Action, c catalog.Call, _ bool) (catalog.Plan, error) {
 	w := c.Grant.Workspace
 	return catalog.Plan{Target: catalog.Target{Title: w.Name}, Run: func(ctx context.Context, s catalog.Store) (catalog.Result, error) {
-		b, err := d.bill(ctx, catalog.As[Store](s), w)
+		store := catalog.As[Store](s)
+		w, err := store.Workspace(ctx, w.ID)
+		if err != nil {
+			return catalog.Result{}, err
+		}
+		b, err := d.bill(ctx, store, w)
 		return catalog.Result{Data: billAnswer(b, w)}, err
 	}}, nil
 }

@@ -45,39 +45,39 @@ type Effect struct {
 // approval that it came from shows it. What has failed for good, or what nobody
 // can know, comes back to a person: the execution of its approval has failed,
 // and if the action ran without one there is one now, which a person retries or
-// dismisses.
-func (gate *Gate) StoreEffect(ctx context.Context, tx Store, workspace string, e Effect) error {
+// dismisses. It returns the id of the approval that shows it, "" if none does.
+func (gate *Gate) StoreEffect(ctx context.Context, tx Store, workspace string, e Effect) (approval string, err error) {
 	now := gate.now()
 	a, err := gate.effectOf(ctx, tx, workspace, e, now)
 	if err != nil {
-		return err
+		return "", err
 	}
 	if e.Settled {
 		if err := gate.auditEffect(ctx, tx, workspace, e, a.ID, now); err != nil {
-			return err
+			return "", err
 		}
 	}
 	if a.ID == "" || a.Execution == Dismissed {
-		return nil
+		return a.ID, nil
 	}
 	ran := Ran{Execution: Done, Result: e.Result, TargetVer: a.AfterVer, At: a.ExecutedAt}
 	switch {
 	case e.Failure != nil:
 		ran = Ran{Execution: Failed, Result: e.Result, TargetVer: a.AfterVer, Error: e.Failure, At: now}
 	case a.Execution == Failed && !e.Settled:
-		return nil // a word that comes too late to change anything
+		return a.ID, nil // a word that comes too late to change anything
 	}
 	before := a.Execution
 	if a, err = tx.MoveExecution(ctx, workspace, a.ID, before, ran); err != nil {
-		return err
+		return "", err
 	}
 	switch {
 	case a.Execution == Failed && before != Failed:
-		return gate.emit(ctx, tx, a, webhook.ApprovalFailed, now)
+		err = gate.emit(ctx, tx, a, webhook.ApprovalFailed, now)
 	case a.Execution == Done && before == Failed:
-		return gate.emit(ctx, tx, a, webhook.ApprovalExecuted, now)
+		err = gate.emit(ctx, tx, a, webhook.ApprovalExecuted, now)
 	}
-	return nil
+	return a.ID, err
 }
 
 // effectOf returns the approval that shows the effect, a new one if it failed

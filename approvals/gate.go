@@ -59,8 +59,9 @@ type Store interface {
 	// and nobody has taken yet, in order. What was undone is not among it.
 	TakeChanges(workspace string) []catalog.Change
 
-	// Subscriptions returns the subscriptions of the workspace, the oldest first. It
-	// looks once in a transaction, unless that changes one itself.
+	// Subscriptions returns the subscriptions of the workspace, the oldest first. A
+	// transaction looks once, unless it changes one itself, and not at all if a write
+	// of a record has told that there are none.
 	Subscriptions(ctx context.Context, workspace string) ([]Subscription, error)
 
 	// CreateApproval stores a, unless the credential has asked the same and that

@@ -39,7 +39,8 @@ const MaxSubscriptions = 20
 // that it comes from, "" if none. The Gate calls it for every action; who changes
 // records past it, as jobs do, calls it at the end of the transaction.
 //
-// It costs one query if records were changed, and nothing otherwise.
+// Where nobody has subscribed it costs nothing, elsewhere one query if records were
+// changed.
 func (gate *Gate) Tell(ctx context.Context, s catalog.Store, workspace string, by access.Principal, approval string) error {
 	tx := catalog.As[Store](s)
 	changes := tx.TakeChanges(workspace)

@@ -42,6 +42,7 @@ func (cr *Carrier) Jobs() map[string]jobs.Kind {
 			End:      func(ctx context.Context, e jobs.Ending) error { return cr.end(ctx, e, w.resource) },
 			Retry:    w.retry,
 			Timeout:  w.timeout,
+			Workers:  8,
 			Outgoing: true,
 		}
 	}
@@ -137,10 +138,16 @@ func (cr *Carrier) tell(ctx context.Context, tx Store, workspace string, r *cata
 		return err
 	}
 	tx.Notify(catalog.Topic(rec.ID))
-	err = cr.Gate.StoreEffect(ctx, tx, workspace, approvals.Effect{Origin: o, ID: rec.ID, Title: r.TitleOf(rec.Body), Result: data,
+	shown, err := cr.Gate.StoreEffect(ctx, tx, workspace, approvals.Effect{Origin: o, ID: rec.ID, Title: r.TitleOf(rec.Body), Result: data,
 		Settled: !catalog.Unsettled(data), Failure: failure})
 	if err != nil {
 		return err
+	}
+	if shown != "" && o.Approval == "" {
+		// It came back: what is heard of it later is about that approval.
+		if _, err := r.Change(ctx, tx, workspace, rec, map[string]any{"approval_id": shown}, cr.now()); err != nil {
+			return err
+		}
 	}
 	return cr.Gate.Tell(ctx, tx, workspace, access.System, o.Approval)
 }

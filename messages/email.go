@@ -91,6 +91,7 @@ func (cr *Carrier) email(ctx context.Context, s catalog.Store, a *catalog.Action
 	p.After = maps.Clone(values)
 	delete(p.After, "status")
 	delete(p.After, "direction")
+	delete(p.After, "account_id") // which it is shows in the sender
 	p.Checks = []catalog.PlanCheck{check, whom, limit}
 	if p.Target.ID == "" {
 		p.Target.Title = a.Of().TitleOf(catalog.JSON(values))

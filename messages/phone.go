@@ -48,6 +48,7 @@ func (cr *Carrier) phone(ctx context.Context, s catalog.Store, a *catalog.Action
 	p := catalog.Plan{Checks: []catalog.PlanCheck{check, whom, limit}, After: maps.Clone(values)}
 	delete(p.After, "status")
 	delete(p.After, "direction")
+	delete(p.After, "account_id") // which it is shows in the sender
 	p.Target.Title = a.Of().TitleOf(catalog.JSON(values))
 	if a.Resource == smsResource {
 		values["thread_id"] = conversation(from, str(in["to"]))

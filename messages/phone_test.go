@@ -60,6 +60,9 @@ func TestUndeliveredSMSComesBack(t *testing.T) {
 		if got := o.Do("GET", "/v1/sms/"+id, o.sender, "").Text("data.status"); got != "delivered" {
 			t.Errorf("got %s, want delivered", got)
 		}
+		if n := len(o.failed()); n != 0 {
+			t.Errorf("%d still wait for a person", n)
+		}
 	})
 }
 
@@ -111,6 +114,13 @@ func TestCallIsMadeAndLogged(t *testing.T) {
 		log := o.Do("GET", "/v1/calls?direction=in", o.sender, "").Want(t, 200)
 		if log.Len("data") != 1 || log.Text("data.0.from") != theirNumber {
 			t.Errorf("call log: got %s", log.Body)
+		}
+		ended := integrationstest.InboundCall("CA00000000000000000000000000000099", theirNumber, ourNumber)
+		ended.Set("CallStatus", "completed")
+		ended.Set("CallDuration", "7")
+		x.Post(o.URL+"/callbacks/twilio/"+account+"/status", "", ended)
+		if log = o.Do("GET", "/v1/calls?direction=in", o.sender, "").Want(t, 200); log.Text("data.0.status") != "completed" || log.Get("data.0.duration") != 7.0 {
+			t.Errorf("call log, once it has ended: got %s", log.Body)
 		}
 	})
 }

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 
+	"trustpager/access"
+	"trustpager/admin"
 	"trustpager/server/servertest"
 	"trustpager/storage/storagetest"
 )
@@ -31,6 +33,7 @@ var samples = []struct{ resource, body string }{
 	{"work-orders", `{"title":"Repair"}`},
 	{"notepads", `{"title":"Notes"}`},
 	{"documents", `{"title":"Offer"}`},
+	{"webhooks", `{"url":"http://127.0.0.1:65000/","events":["deals.created"]}`},
 }
 
 // A target is a route that writes, with the ids of things that exist.
@@ -55,6 +58,15 @@ func targets(t *testing.T, s *servertest.Server) []target {
 	ids["clients"] = s.Do("POST", "/v1/clients", s.Full, `{"name":"Agent","redirect_uris":["https://client.example.com/callback"],"webhook_url":"http://127.0.0.1:65000/"}`).Want(t, 201).Text("data.id")
 	ids["grants"] = consent(t, s, ids["clients"], "ada@example.com", "contacts:read")
 	ids["deliveries"] = s.Do("POST", "/v1/keys/"+s.AgentID+"/webhook/test", s.Full, "").Want(t, 202).Text("data.id")
+
+	u, err := s.Desk.AddUser(t.Context(), admin.OperatorGrant(s.Workspace), "grace@example.com", "Grace", "", access.Member)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids["users"] = u.ID
+
+	ids["email"] = s.Do("POST", "/v1/email/send", s.Full, `{"to":["ada@example.com"],"subject":"Hello","body":"Hello"}`).Want(t, 200).Text("data.id")
+	ids["integrations"] = s.Do("POST", "/v1/integrations", s.Full, `{"kind":"twilio","name":"Telephone","account_sid":"AC00000000000000000000000000000000","numbers":["+4930123456"]}`).Want(t, 201).Text("data.id")
 
 	type schema struct {
 		Ref        string `json:"$ref"`
@@ -309,8 +321,8 @@ func TestUnknownIDsAreNotFound(t *testing.T) {
 			prefix, _, _ := strings.Cut(parts[3], "_")
 			for _, id := range []string{prefix + "_00000000000000000000000000", prefix + "_x", "x", "0", "null", "..%2f", "%00", "%f0%9f%98%80", strings.Repeat("x", 3000)} {
 				parts[3] = id
-				body := map[string]string{"reject": `{"reason":"no"}`, "lend": `{"minutes":60}`, "extend_approval": `{"until":"2026-03-05T10:00:00Z"}`, "move_deal": `{"stage":"New"}`,
-					"link_contact_to_customer": `{"customer_id":"cus_00000000000000000000000000"}`}[to.name]
+				body := map[string]string{"reject": `{"reason":"no"}`, "lend": `{"minutes":60}`, "extend_approval": `{"until":"2026-03-05T10:00:00Z"}`, "move_deal": `{"stage":"New"}`, "update_user_role": `{"role":"admin"}`, "reply_to_email": `{"body":"x"}`,
+					"link_contact_to_customer": `{"customer_id":"cus_00000000000000000000000000"}`, "resend_webhook_delivery": `{"delivery":"msg_00000000000000000000000000"}`}[to.name]
 				if to.name == "update_grant" {
 					body = `{"scopes":[]}`
 				} else if to.method == "PATCH" {

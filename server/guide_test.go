@@ -14,6 +14,7 @@ import (
 
 	"github.com/chromedp/chromedp"
 
+	"trustpager/admin"
 	"trustpager/server/browsertest"
 	"trustpager/server/servertest"
 )
@@ -22,6 +23,22 @@ var update = flag.Bool("update", false, "take the pictures of docs/admin.md anew
 
 // pictures is where those of docs/admin.md are.
 var pictures = filepath.Join("..", "docs", "images")
+
+// takePicture notes the name among those taken, and with -update takes the
+// picture of what the browser shows.
+func takePicture(t *testing.T, b *browsertest.Browser, name string, taken *[]string) {
+	t.Helper()
+	*taken = append(*taken, name+".png")
+	if !*update {
+		return
+	}
+	if err := os.MkdirAll(pictures, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(pictures, name+".png"), b.Picture(), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
 
 // The walk of docs/admin.md: each step leads where the guide says, and each
 // picture of it is there. With -update the pictures are taken anew.
@@ -32,16 +49,7 @@ func TestAdminGuide(t *testing.T) {
 	b.Size(1280, 800)
 	picture := func(name string) {
 		t.Helper()
-		taken = append(taken, name+".png")
-		if !*update {
-			return
-		}
-		if err := os.MkdirAll(pictures, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(pictures, name+".png"), b.Picture(), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		takePicture(t, b, name, &taken)
 	}
 
 	// Set-up.
@@ -125,8 +133,50 @@ func TestAdminGuide(t *testing.T) {
 	b.Do(browsertest.Open(s.URL+"/connect"), browsertest.See("#last-call.now"))
 	picture("connect")
 
-	// Rules, pause, billing, account.
-	for name, path := range map[string]string{"rules": "/settings/approvals", "pause": "/settings/pause", "billing": "/settings/billing", "account": "/account"} {
+	// Webhooks of the workspace.
+	for _, each := range []struct{ url, says, event string }{{hook.URL + "/warehouse", "Data warehouse", "contacts.created"}, {hook.URL + "/alerts", "Alerts", "approval.rejected"}} {
+		b.Do(browsertest.Open(s.URL+"/settings/webhooks/new"), browsertest.Fill("url", each.url), browsertest.Fill("description", each.says), tickEvent(each.event))
+		b.Follow("main button.primary")
+	}
+	s.Do("POST", "/v1/contacts", s.Full, `{"first_name":"Emmy"}`).Want(t, 201)
+	hook.Next()
+	b.Do(browsertest.Open(s.URL+"/settings/webhooks"), browsertest.See("tbody tr"))
+	picture("webhooks")
+
+	// Members and company.
+	b.Do(browsertest.Open(s.URL+"/settings/users"), browsertest.Fill("email", "grace@example.com"), browsertest.Fill("name", "Grace Hopper"))
+	b.Follow("form[action='/settings/users/invite'] button")
+	link := b.Text("#link")
+	picture("invite-link")
+	b.Follow(`main a[href="/settings/users"]`)
+	picture("members")
+	grace := browsertest.New(t)
+	grace.Size(1280, 800)
+	grace.Do(browsertest.Open(link), browsertest.See("input[name=again]"))
+	takePicture(t, grace, "invite", &taken)
+	grace.Do(browsertest.Fill("password", pagesPassword), browsertest.Fill("again", pagesPassword))
+	grace.Follow("main button.primary")
+	b.Do(browsertest.Open(s.URL + "/settings/users"))
+	b.Do(browsertest.Press(memberLink(b, "Grace")), browsertest.See("select[name=role]"))
+	b.Do(choose("role", "admin"))
+	b.Follow("form[action$='/role'] button")
+	graceAt := b.URL()
+	gracePerson, err := s.Desk.Person(t.Context(), graceAt[strings.LastIndex(graceAt, "/")+1:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	graceGrant, err := s.Desk.PersonGrant(gracePerson, s.Workspace.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Desk.CreateKey(t.Context(), graceGrant, admin.KeyInput{Name: new("Night sync"), FullAccess: new(true)}); err != nil {
+		t.Fatal(err)
+	}
+	b.Do(browsertest.Open(graceAt+"/remove"), browsertest.See("input[name=keep]"))
+	picture("member-remove")
+
+	// Company, rules, pause, billing, account.
+	for name, path := range map[string]string{"company": "/settings/company", "rules": "/settings/approvals", "pause": "/settings/pause", "billing": "/settings/billing", "account": "/account"} {
 		b.Do(browsertest.Open(s.URL+path), browsertest.See("main h1"))
 		picture(name)
 	}

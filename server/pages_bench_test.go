@@ -104,6 +104,7 @@ func somePages(tb testing.TB, s *servertest.Server) map[string]string {
 	if err != nil {
 		tb.Fatal(err)
 	}
+	hook, _ := subscribe(tb, s, s.Full, "http://127.0.0.1:9999/", "contacts.*")
 	return map[string]string{
 		"home":      "/",
 		"inbox":     inbox,
@@ -121,6 +122,9 @@ func somePages(tb testing.TB, s *servertest.Server) map[string]string {
 		"client":    "/settings/api/clients/" + client.Client.ID,
 		"tokens":    "/settings/api/clients/" + client.Client.ID + "?tab=tokens",
 		"rules":     "/settings/approvals",
+		"webhooks":  "/settings/webhooks",
+		"webhook":   "/settings/webhooks/" + hook,
+		"log":       "/settings/webhooks/" + hook + "/deliveries",
 		"billing":   "/settings/billing",
 		"pause":     "/settings/pause",
 		"connect":   "/connect",

@@ -247,12 +247,14 @@ func encodeEntries(entries []catalog.Entry) string {
 func (db *DB) InsertRecord(ctx context.Context, workspace string, r catalog.Record, entries []catalog.Entry, terms []string) error {
 	return db.step(ctx, func(tx *DB) error {
 		var n int64
+		var subscribed bool
 		if err := tx.q.QueryRowContext(ctx, `
 			INSERT INTO records (workspace, resource, id, version, body, entries, created, updated)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING n`,
-			workspace, r.Resource, r.ID, r.Version, string(r.Body), encodeEntries(entries), ms(r.CreatedAt), ms(r.UpdatedAt)).Scan(&n); err != nil {
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING n, `+anySubscription,
+			workspace, r.Resource, r.ID, r.Version, string(r.Body), encodeEntries(entries), ms(r.CreatedAt), ms(r.UpdatedAt)).Scan(&n, &subscribed); err != nil {
 			return fmt.Errorf("insert into %s: %w", r.Resource, err)
 		}
+		tx.noteSubscribed(workspace, subscribed)
 		if err := tx.insertEntries(ctx, workspace, r, entries); err != nil {
 			return err
 		}
@@ -342,15 +344,17 @@ func (db *DB) UpdateRecord(ctx context.Context, workspace string, r catalog.Reco
 	return db.step(ctx, func(tx *DB) error {
 		var n int64
 		var old string
-		err := tx.q.QueryRowContext(ctx, `SELECT n, entries FROM records
+		var subscribed bool
+		err := tx.q.QueryRowContext(ctx, `SELECT n, entries, `+anySubscription+` FROM records
 			WHERE workspace = $1 AND resource = $2 AND id = $3 AND version = $4`+tx.dialect.lockRow,
-			workspace, r.Resource, r.ID, r.Version-1).Scan(&n, &old)
+			workspace, r.Resource, r.ID, r.Version-1).Scan(&n, &old, &subscribed)
 		if errors.Is(err, sql.ErrNoRows) {
 			return changed(r.ID)
 		}
 		if err != nil {
 			return fmt.Errorf("read %s: %w", r.ID, err)
 		}
+		tx.noteSubscribed(workspace, subscribed)
 		if _, err := tx.q.ExecContext(ctx, `UPDATE records SET version = $2, body = $3, entries = $4, updated = $5 WHERE n = $1`,
 			n, r.Version, string(r.Body), encodeEntries(entries), ms(r.UpdatedAt)); err != nil {
 			return fmt.Errorf("update %s: %w", r.ID, err)
@@ -401,15 +405,17 @@ func (db *DB) DeleteRecord(ctx context.Context, workspace, resource, id string, 
 	return db.step(ctx, func(tx *DB) error {
 		var n int64
 		var old string
+		var subscribed bool
 		err := tx.q.QueryRowContext(ctx, `DELETE FROM records
-			WHERE workspace = $1 AND resource = $2 AND id = $3 AND version = $4 RETURNING n, entries`,
-			workspace, resource, id, version).Scan(&n, &old)
+			WHERE workspace = $1 AND resource = $2 AND id = $3 AND version = $4 RETURNING n, entries, `+anySubscription,
+			workspace, resource, id, version).Scan(&n, &old, &subscribed)
 		if errors.Is(err, sql.ErrNoRows) {
 			return changed(id)
 		}
 		if err != nil {
 			return fmt.Errorf("delete %s: %w", id, err)
 		}
+		tx.noteSubscribed(workspace, subscribed)
 		var have []stored
 		if err := json.Unmarshal([]byte(old), &have); err != nil {
 			return fmt.Errorf("index of %s: %w", id, err)

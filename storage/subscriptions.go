@@ -30,8 +30,29 @@ func scanSubscription(row scanner) (approvals.Subscription, error) {
 	return s, nil
 }
 
+// anySubscription is part of the statements that change records, whose first
+// parameter is the workspace: they tell on their way whether anybody has to be
+// told, so that where nobody has, a write costs no statement more.
+const anySubscription = `EXISTS (SELECT 1 FROM subscriptions s WHERE s.workspace = $1)`
+
+// noteSubscribed notes for the transaction whether the workspace has subscriptions.
+func (db *DB) noteSubscribed(workspace string, any bool) {
+	if _, ok := db.tx.told[workspace]; !any && !ok {
+		db.rememberSubscriptions(workspace, nil)
+	}
+}
+
+// rememberSubscriptions remembers the subscriptions of the workspace for the transaction.
+func (db *DB) rememberSubscriptions(workspace string, all []approvals.Subscription) {
+	if db.tx.told == nil {
+		db.tx.told = map[string][]approvals.Subscription{}
+	}
+	db.tx.told[workspace] = all
+}
+
 // Subscriptions returns the subscriptions of the workspace, the oldest first. A
-// transaction looks once, unless it changes one itself.
+// transaction looks once, unless it changes one itself, and not at all if a write
+// has told that there are none.
 func (db *DB) Subscriptions(ctx context.Context, workspace string) ([]approvals.Subscription, error) {
 	if db.tx != nil {
 		if found, ok := db.tx.told[workspace]; ok {
@@ -55,10 +76,7 @@ func (db *DB) Subscriptions(ctx context.Context, workspace string) ([]approvals.
 		return nil, fmt.Errorf("subscriptions: %w", err)
 	}
 	if db.tx != nil {
-		if db.tx.told == nil {
-			db.tx.told = map[string][]approvals.Subscription{}
-		}
-		db.tx.told[workspace] = found
+		db.rememberSubscriptions(workspace, found)
 	}
 	return found, nil
 }

@@ -77,7 +77,7 @@ func TestConsentPage(t *testing.T) {
 		"Verified: its own page at", "Not you?", ">Allow<", ">Deny<", "<title>Connect Claude to Harbour Fit-outs · TrustPager</title>",
 		"Sees contacts, customers, deals and", "Changes nothing.",
 		"You are asked before it changes records or uses AI. An admin of the workspace will be asked before it deletes records or sends messages.",
-		"By itself it changes records and uses AI. An admin of the workspace will be asked before it deletes records or sends messages.", "Not on offer to this app: Company, Users, Integrations, Billing."} {
+		"By itself it changes records and uses AI. An admin of the workspace will be asked before it deletes records or sends messages.", "Not on offer to this app: Webhooks, Company, Users, Integrations, Billing."} {
 		if !strings.Contains(a.body, want) {
 			t.Errorf("want %q in %s", want, a.body)
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"html/template"
 	"math/big"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,6 +29,7 @@ type card struct {
 	Badge              status
 
 	Changes, Others []shownFact
+	Fresh           bool // there is nothing yet that it changes
 	Checks          []approvals.Check
 	Says            string // the agent's own words
 	Raw             string
@@ -55,6 +57,7 @@ type card struct {
 
 	Decided   *moment
 	DecidedBy string
+	AtOnce    bool   // nobody was asked
 	Reason    string // of a rejection
 	Edited    bool
 	Outside   status // how far it has come outside, zero if it has nothing to do there
@@ -103,6 +106,7 @@ func (p *Pages) card(in room, c approvals.Card, l listQuery, deciders []access.U
 	}
 	if c.DecidedBy != nil {
 		v.DecidedBy = c.DecidedBy.Name
+		v.AtOnce = c.Status == approvals.Approved && c.DecidedBy.Kind == access.KindSystem
 	}
 	if c.Error != nil {
 		v.Error, v.ErrorFix = sentence(c.Error.Message), c.Error.Fix
@@ -186,6 +190,7 @@ func (v *card) facts(c approvals.Card, zone string) {
 			v.Others = append(v.Others, s)
 		}
 	}
+	v.Fresh = !slices.ContainsFunc(v.Changes, func(s shownFact) bool { return s.Stale || !s.Base.Empty || !s.Current.Empty })
 }
 
 // labelOf makes words of a field's name.

@@ -29,6 +29,7 @@ type deliveryRow struct {
 
 // A deliveriesPage lists deliveries.
 type deliveriesPage struct {
+	Title      string
 	Name, Back string
 	Log        string     // path of this page
 	Hook       *hookState // nil if the webhook was taken away
@@ -42,6 +43,7 @@ type deliveriesPage struct {
 // the workspace.
 type owner struct {
 	id, name string
+	title    string // of the page of its deliveries
 	base     string // path of its page
 	log      string // path of its deliveries
 	hook     *webhook.Endpoint
@@ -59,8 +61,10 @@ func (p *Pages) ownerAt(r *http.Request, in room) (owner, error) {
 	}
 	k, hook, err := p.keyAt(r, in)
 	base := apiPath + "/keys/" + k.ID
-	return owner{k.ID, k.Name, base, base + "/webhook", hook, tested(p.Admin.TestWebhook), rotated(p.Admin.RotateWebhook)}, err
+	return owner{k.ID, k.Name, hookTitle(k.Name), base, base + "/webhook", hook, tested(p.Admin.TestWebhook), rotated(p.Admin.RotateWebhook)}, err
 }
+
+func hookTitle(name string) string { return "Webhook of " + visibleText(name) }
 
 // tested is a test of which only the failure counts.
 func tested(test func(context.Context, access.Grant, string) (webhook.Delivery, error)) func(context.Context, access.Grant, string) error {
@@ -85,7 +89,7 @@ func (p *Pages) clientOwner(r *http.Request, in room) (owner, error) {
 	}
 	hook, err := optional(p.Admin.ClientWebhook(r.Context(), in.grant, c.Client.ID))
 	base := clientPath(c.Client.ID)
-	return owner{c.Client.ID, c.Client.Name, base, base + "/webhook", hook, tested(p.Admin.TestClientWebhook), rotated(p.Admin.RotateClientWebhook)}, err
+	return owner{c.Client.ID, c.Client.Name, hookTitle(c.Client.Name), base, base + "/webhook", hook, tested(p.Admin.TestClientWebhook), rotated(p.Admin.RotateClientWebhook)}, err
 }
 
 // clientPath returns the page of a client, whose id may be a URL.
@@ -108,7 +112,7 @@ func (p *Pages) deliveries(r *http.Request, in room) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	page := deliveriesPage{Name: o.name, Back: o.base, Log: o.log, Hook: p.hookState(o.hook, in, o.log), Once: newOnce(), Overlap: overlapOptions}
+	page := deliveriesPage{Title: o.title, Name: o.name, Back: o.base, Log: o.log, Hook: p.hookState(o.hook, in, o.log), Once: newOnce(), Overlap: overlapOptions}
 	if len(list) > deliveriesOnPage {
 		list = list[:deliveriesOnPage]
 		page.Next = list[deliveriesOnPage-1].ID
@@ -119,7 +123,7 @@ func (p *Pages) deliveries(r *http.Request, in room) (answer, error) {
 			Made: momentOf(d.CreatedAt, now, zone), Done: momentOf(d.DeliveredAt, now, zone), Next: momentOf(d.NextAt, now, zone),
 			Attempts: d.Attempts, Status: d.LastStatus, State: deliveryStates[d.State], Error: d.LastError, Response: d.LastResponse})
 	}
-	return answer{page: "deliveries.html", title: "Webhook of " + visibleText(o.name), data: page}, nil
+	return answer{page: "deliveries.html", title: o.title, data: page}, nil
 }
 
 func eventWord(e webhook.EventType) string {

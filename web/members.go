@@ -53,10 +53,12 @@ var roleTitles = []struct {
 	role  access.Role
 	title string
 }{
-	{access.Member, "Member: their own apps, and what these ask for"},
-	{access.Admin, "Admin: also keys, approvals, members and settings"},
-	{access.Owner, "Owner: also who is an owner"},
+	{access.Member, "Member"},
+	{access.Admin, "Admin"},
+	{access.Owner, "Owner"},
 }
+
+const roleHint = "Members have their own apps; admins also keys, approvals, members and settings; owners also decide about owners."
 
 // roleOptions returns the roles that are not above most.
 func roleOptions(most, chosen access.Role) []option {
@@ -73,7 +75,7 @@ func newInviteForm(most access.Role, in admin.Invite) inviteForm {
 	return inviteForm{
 		Email: field{Name: "email", Label: "E-mail", Type: "email", Value: in.Email, Autocomplete: "off", Required: true},
 		Name:  field{Name: "name", Label: "Name", Type: "text", Value: in.Name, Autocomplete: "off", Hint: "They can change it. Empty is fine."},
-		Role:  field{Name: "role", Label: "Role", Options: roleOptions(most, in.Role)},
+		Role:  field{Name: "role", Label: "Role", Hint: roleHint, Options: roleOptions(most, in.Role)},
 		Once:  newOnce(),
 	}
 }
@@ -106,9 +108,6 @@ func (p *Pages) membersWith(r *http.Request, in room, f inviteForm, status int) 
 func (p *Pages) members(r *http.Request, in room) (answer, error) {
 	return p.membersWith(r, in, newInviteForm(in.membership.Role, admin.Invite{Role: access.Member}), http.StatusOK)
 }
-
-// toMembers leads from a form's address to the list.
-func toMembers(*http.Request, room) (answer, error) { return redirect(usersPath), nil }
 
 func (p *Pages) invite(r *http.Request, in room) (answer, error) {
 	wish := admin.Invite{Email: strings.TrimSpace(r.PostForm.Get("email")), Name: strings.TrimSpace(r.PostForm.Get("name")), Role: access.Role(r.PostForm.Get("role"))}
@@ -181,9 +180,9 @@ func (p *Pages) cancelInvitation(r *http.Request, in room) (answer, error) {
 // A memberPage shows one member.
 type memberPage struct {
 	memberRow
-	May   bool // the reader may change what they are
-	Role  field
-	Since *moment
+	May    bool // the reader may change what they are
+	Choice field
+	Since  *moment
 }
 
 // memberOf returns the member of the request's path. It fails with
@@ -208,7 +207,7 @@ func (p *Pages) member(r *http.Request, in room) (answer, error) {
 		return answer{}, err
 	}
 	page := memberPage{memberRow: p.memberRow(m, in), May: m.Role.AtMost(in.membership.Role), Since: momentOf(m.CreatedAt, p.Now(), in.zone()),
-		Role: field{Name: "role", Label: "Role", Options: roleOptions(in.membership.Role, m.Role)}}
+		Choice: field{Name: "role", Label: "Role", Hint: roleHint, Options: roleOptions(in.membership.Role, m.Role)}}
 	return answer{page: "member.html", title: nameOf(m.User), data: page}, nil
 }
 

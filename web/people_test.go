@@ -259,3 +259,49 @@ func newBrowser(s *site) *http.Client {
 	s.client = first
 	return &other
 }
+
+func TestInvitePage(t *testing.T) {
+	s := newSite(t)
+	for _, dead := range []string{"/invite", "/invite?token=", "/invite?token=other", "/invite?token=%00"} {
+		s.page(s.get(dead), 404, "This link does not hold", "Get a new one.", "!<form method=\"post\" action=\"/invite\"")
+	}
+	a := s.get("/invite?token=good")
+	s.page(a, 200, "Join <bdi>Harbour Fit-outs", "new@example.com", "a member", "&lt;b&gt;Mallory", "U+202E", `name="password"`, "!<b>Mallory")
+	if a.Header.Get("Set-Cookie") != "" || a.Header.Get("Cache-Control") != "no-store" || a.Header.Get("Referrer-Policy") != "same-origin" {
+		t.Errorf("headers of a page with a token: %v", a.Header)
+	}
+	post := func(token, name, password, again string) answer {
+		return s.do("POST", "/invite", url.Values{"token": {token}, "name": {name}, "password": {password}, "again": {again}})
+	}
+	s.page(post("other", "New", "x", "x"), 404, "This link does not hold")
+	s.page(post(good, "<i>New", "kitchen plumb", "kitchen orbit"), 422, "This is not the same as above.", "&lt;i&gt;New", "!kitchen plumb")
+	s.page(post(good, "New", "weak", "weak"), 422, "It must be at least 12 characters.")
+	if s.open() != 0 {
+		t.Error("a session was begun with a form that will not do")
+	}
+	if a := s.do("POST", "/invite", url.Values{"token": {good}, "name": {"New"}, "password": {"fine"}, "again": {"fine"}}, "Sec-Fetch-Site", "cross-site"); a.StatusCode != 403 {
+		t.Errorf("from another site: got %d, want 403", a.StatusCode)
+	}
+	if a := post(good, "New", "kitchen plumb orbit", "kitchen plumb orbit"); a.StatusCode != 303 || a.location() != "/" {
+		t.Errorf("accepted: got %d to %q, want 303 to /", a.StatusCode, a.location())
+	}
+	s.page(s.get("/"), 200, "You belong to Harbour Fit-outs now.")
+
+	// The address has an account: only who is logged in to it is offered to join.
+	s = newSite(t)
+	s.invited = "usr_other"
+	s.page(s.get("/invite?token=good"), 200, `href="/login?next=%2finvite%3ftoken%3dgood"`, "!name=\"password\"")
+	if a := post(good, "New", "kitchen plumb orbit", "kitchen plumb orbit"); a.StatusCode != 303 || a.location() != "/invite?token=good" {
+		t.Errorf("without a login: got %d to %q, want the page again", a.StatusCode, a.location())
+	}
+	s.login()
+	s.page(s.get("/invite?token=good"), 200, "for another account", `action="/logout"`, "!action=\"/invite\"")
+	s.invited = s.people["right"].User.ID
+	s.page(s.get("/invite?token=good"), 200, `action="/invite"`, "!name=\"password\"")
+	if a := s.do("POST", "/invite", url.Values{"token": {good}}); a.StatusCode != 303 || a.location() != "/" {
+		t.Errorf("joined: got %d to %q, want 303 to /", a.StatusCode, a.location())
+	}
+	e := problem.Errorf(problem.RateLimited, "too many tries").WithFix("Wait 12 seconds.")
+	s.loginErr = e
+	s.page(s.get("/invite?token=good"), 429, "Too many tries")
+}

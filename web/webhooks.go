@@ -90,7 +90,6 @@ type webhookForm struct {
 	URL       field
 	Says      field
 	Active    tick
-	Approvals []tick
 	Groups    []markGroup
 	EventsBad string
 }
@@ -104,8 +103,8 @@ var approvalWords = map[webhook.EventType]string{
 	webhook.ApprovalApproved:  "Approved",
 	webhook.ApprovalRejected:  "Rejected",
 	webhook.ApprovalExecuted:  "Executed",
-	webhook.ApprovalFailed:    "Approved, but failed",
-	webhook.ApprovalExpired:   "Expired undecided",
+	webhook.ApprovalFailed:    "Failed",
+	webhook.ApprovalExpired:   "Expired",
 	webhook.ApprovalWithdrawn: "Withdrawn",
 }
 
@@ -127,10 +126,11 @@ func (p *Pages) newWebhookForm(w admin.Webhook) webhookForm {
 // tickEvents offers all events, with those ticked that are chosen.
 func (p *Pages) tickEvents(f *webhookForm, chosen []webhook.EventType) {
 	wanted := webhook.Endpoint{Events: chosen}
-	f.Approvals, f.Groups = nil, nil
+	requests := markRow{Label: "Requests"}
 	for _, e := range webhook.ApprovalEvents {
-		f.Approvals = append(f.Approvals, tick{Name: eventField, Value: string(e), Title: approvalWords[e], Checked: wanted.Wants(e)})
+		requests.Marks = append(requests.Marks, tick{Name: eventField, Value: string(e), Title: approvalWords[e], Checked: wanted.Wants(e)})
 	}
+	f.Groups = []markGroup{{Name: "Approvals", Rows: []markRow{requests}}}
 	for _, r := range p.Catalog.Resources() {
 		if !r.Tells() {
 			continue
@@ -304,7 +304,7 @@ func (p *Pages) webhookChanges(form url.Values, w admin.Webhook) map[string]any 
 	p.tickEvents(&then, p.tickedEvents(form))
 	if !slices.EqualFunc(now.Groups, then.Groups, func(a, b markGroup) bool {
 		return slices.EqualFunc(a.Rows, b.Rows, func(a, b markRow) bool { return slices.Equal(a.Marks, b.Marks) })
-	}) || !slices.Equal(now.Approvals, then.Approvals) {
+	}) {
 		input["events"] = p.tickedEvents(form)
 	}
 	if active := form.Get("active") == "yes"; active != w.Active {
@@ -352,7 +352,7 @@ func (p *Pages) webhookOwner(r *http.Request, in room) (owner, error) {
 		return owner{}, err
 	}
 	base := webhooksPath + "/" + w.ID
-	return owner{id: w.ID, name: w.Name(), base: base, log: base + "/deliveries", hook: &w.Endpoint,
+	return owner{id: w.ID, name: w.Name(), title: "Deliveries to " + visibleText(w.Name()), base: base, log: base + "/deliveries", hook: &w.Endpoint,
 		test: func(ctx context.Context, g access.Grant, id string) error {
 			_, err := p.act(ctx, in, "test_webhook", id, 0, map[string]any{})
 			return err

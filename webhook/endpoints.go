@@ -214,7 +214,8 @@ func (s *Endpoints) Resend(ctx context.Context, tx Store, workspace, id string) 
 	}
 	to, err := tx.Endpoint(ctx, workspace, d.Endpoint)
 	if problem.Is(err, problem.NotFound) {
-		return Delivery{}, problem.Errorf(problem.Conflict, "the endpoint of this delivery was removed")
+		return Delivery{}, problem.Errorf(problem.Conflict, "the endpoint of this delivery was removed").
+			WithFix("What it tells can be read over the API.")
 	}
 	if err != nil {
 		return Delivery{}, err

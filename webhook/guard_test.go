@@ -84,6 +84,26 @@ func TestCorpusIsRefusedWhenSaved(t *testing.T) {
 	}
 }
 
+// Without the resolver every URL is refused that names no host, or an address.
+func TestCorpusIsRefusedByItsForm(t *testing.T) {
+	refused := 0
+	corpus(t, func(url string, n names) {
+		if (&webhook.Guard{}).CheckForm(url) != nil {
+			refused++
+			return
+		}
+		if len(n) == 0 && !strings.Contains(url, "none.example") { // a name that resolves to nothing
+			t.Errorf("CheckForm(%q) = nil, and there is no name that could be resolved", url)
+		}
+	})
+	if refused < 100 {
+		t.Errorf("%d URLs are refused, want most", refused)
+	}
+	if err := (&webhook.Guard{}).CheckForm("https://hooks.example.com/a?b=c"); err != nil {
+		t.Errorf("a good one: got %v", err)
+	}
+}
+
 // TestCorpusIsNeverReached requests every URL without checking it before. A
 // connection would show as a dial that the guard let through to the kernel.
 func TestCorpusIsNeverReached(t *testing.T) {

@@ -41,6 +41,17 @@ func TestOperatorWorksFromTheTerminal(t *testing.T) {
 		}
 		ok(t, url, "user", "add", "ada@example.com", "--name", "Ada", "--role", "owner")
 		refused(t, url, "last owner", "user", "remove", "ada@example.com")
+		refused(t, url, "last owner", "user", "role", "ada@example.com", "member")
+		if out := ok(t, url, "user", "invite", "grace@example.com", "--role", "admin"); !strings.Contains(out, "/invite?token=") {
+			t.Errorf("invited: got %q, want the link", out)
+		}
+		refused(t, url, "already", "user", "invite", "ada@example.com")
+		ok(t, url, "user", "add", "mo@example.com")
+		if out := ok(t, url, "user", "role", "mo@example.com", "admin"); !strings.Contains(out, "an admin now") {
+			t.Errorf("another role: got %q", out)
+		}
+		refused(t, url, "kept", "user", "remove", "mo@example.com", "--keep", "key_x")
+		ok(t, url, "user", "remove", "mo@example.com")
 		refused(t, url, "say what the key may do", "key", "create", "--name", "x")
 		refused(t, url, "there is no rung", "key", "create", "--name", "x", "--scopes", "contacts:fly")
 

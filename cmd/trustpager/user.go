@@ -11,13 +11,16 @@ import (
 	"strings"
 
 	"trustpager/access"
+	"trustpager/admin"
 	"trustpager/server"
 )
 
 type userCmd struct {
 	List     userListCmd     `cmd:"" help:"List the members of a workspace."`
 	Add      userAddCmd      `cmd:"" help:"Add a person to a workspace; the password is read from standard input, or made and printed."`
-	Remove   userRemoveCmd   `cmd:"" help:"Remove a person from a workspace."`
+	Invite   userInviteCmd   `cmd:"" help:"Invite a person by e-mail; the link is printed too."`
+	Role     userRoleCmd     `cmd:"" help:"Change what a member is: owner, admin or member."`
+	Remove   userRemoveCmd   `cmd:"" help:"Remove a person from a workspace, with their keys and connected apps."`
 	Password userPasswordCmd `cmd:"" help:"Give a person a new password, read from standard input, or made and printed."`
 }
 
@@ -100,15 +103,67 @@ func (c *userAddCmd) Run(e *env) error {
 	})
 }
 
+type userInviteCmd struct {
+	Email string `arg:"" help:"E-mail address."`
+	Name  string `help:"What people call them."`
+	Role  string `help:"owner, admin or member." enum:"owner,admin,member" default:"member"`
+	inWorkspace
+}
+
+// Run invites a person.
+func (c *userInviteCmd) Run(e *env) error {
+	return e.with(c.Workspace, func(ctx context.Context, s *server.Server, g access.Grant) error {
+		i, link, err := s.Desk.Invite(ctx, g, admin.Invite{Email: c.Email, Name: c.Name, Role: access.Role(c.Role)})
+		if err != nil {
+			return err
+		}
+		if link == "" {
+			_, err = fmt.Fprintf(e.stdout, "A message with a link is on its way to %s.\n", printable(i.Email))
+			return err
+		}
+		_, err = fmt.Fprintf(e.stdout, "Pass this link on to %s; it holds for 7 days and works once:\n%s\n", printable(i.Email), link)
+		return err
+	})
+}
+
+// keepFlag names what stays in force of somebody who leaves.
+type keepFlag struct {
+	Keep []string `help:"Ids of keys of theirs, and of grants of clients that act for themselves, that stay in force." placeholder:"ID"`
+}
+
+type userRoleCmd struct {
+	Email string `arg:"" help:"E-mail address."`
+	Role  string `arg:"" enum:"owner,admin,member" help:"owner, admin or member."`
+	keepFlag
+	inWorkspace
+}
+
+// Run changes a role.
+func (c *userRoleCmd) Run(e *env) error {
+	return e.with(c.Workspace, func(ctx context.Context, s *server.Server, g access.Grant) error {
+		u, _, err := s.DB.UserByEmail(ctx, c.Email)
+		if err != nil {
+			return err
+		}
+		ended, err := s.Desk.ChangeRole(ctx, g, u.ID, access.Role(c.Role), c.Keep)
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(e.stdout, "%s is %s now. Keys that ended: %d.\n", printable(u.Email), admin.RoleName(access.Role(c.Role)), ended.Keys)
+		return err
+	})
+}
+
 type userRemoveCmd struct {
 	Email string `arg:"" help:"E-mail address."`
+	keepFlag
 	inWorkspace
 }
 
 // Run removes a person.
 func (c *userRemoveCmd) Run(e *env) error {
 	return e.with(c.Workspace, func(ctx context.Context, s *server.Server, g access.Grant) error {
-		return s.Desk.RemoveUser(ctx, g, c.Email)
+		return s.Desk.RemoveUser(ctx, g, c.Email, c.Keep...)
 	})
 }
 

@@ -89,6 +89,7 @@ type workspaceSetCmd struct {
 	PeopleOnly  *bool          `help:"Keys never decide approvals." negatable:""`
 	FourEyes    *bool          `help:"Two people have to approve." negatable:""`
 	SupportURL  *string        `help:"Where users ask for higher limits."`
+	SendsPerDay *int64         `help:"How many messages each key or app may send a day, 0 to 10000."`
 	AlwaysAsk   []string       `help:"Verb of a resource that always waits for approval, as contacts:delete." placeholder:"RESOURCE:VERB"`
 	NeverMind   []string       `help:"Takes such a mark away." placeholder:"RESOURCE:VERB"`
 
@@ -106,6 +107,9 @@ func (c *workspaceSetCmd) Run(e *env) error {
 		set(&w.Settings.PeopleOnly, c.PeopleOnly)
 		set(&w.Settings.FourEyes, c.FourEyes)
 		set(&w.Settings.SupportURL, c.SupportURL)
+		if c.SendsPerDay != nil {
+			w.Settings.SendsPerDay = c.SendsPerDay
+		}
 		if c.SelfRegistration != nil {
 			w.Settings.NoSelfRegistration = !*c.SelfRegistration
 		}
