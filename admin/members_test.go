@@ -41,10 +41,10 @@ func (w *world) invite(g access.Grant, email string, role access.Role) string {
 	return m[1]
 }
 
-// asks has the credential ask for an action of the catalog, which has to wait.
-func (w *world) asks(g access.Grant, action, id, input string) approvals.Approval {
+// proposes has the credential ask for an action of the catalog, which has to wait.
+func (w *world) proposes(g access.Grant, action, id, input string) approvals.Approval {
 	w.t.Helper()
-	out, err := w.does(g, action, id, input)
+	out, err := w.through(g, action, id, input)
 	w.must(err)
 	if out.Approval == nil {
 		w.t.Fatalf("%s by %s ran at once", action, g.Principal.Name)
@@ -52,7 +52,7 @@ func (w *world) asks(g access.Grant, action, id, input string) approvals.Approva
 	return *out.Approval
 }
 
-func (w *world) does(g access.Grant, action, id, input string) (approvals.Outcome, error) {
+func (w *world) through(g access.Grant, action, id, input string) (approvals.Outcome, error) {
 	a, ok := w.s.Catalog.Find(action)
 	if !ok {
 		w.t.Fatalf("there is no action %s", action)
@@ -267,7 +267,7 @@ func TestRemovingEndsWhatTheyHave(t *testing.T) {
 		link := w.invite(hers, "friend@example.com", access.Admin)
 		_, err := w.s.Gate.Assign(ctx, olga, kept.ID, ada.ID)
 		w.must(err)
-		task, err := w.does(olga, "create_task", "", `{"title":"Call","assignee_id":"`+ada.ID+`"}`)
+		task, err := w.through(olga, "create_task", "", `{"title":"Call","assignee_id":"`+ada.ID+`"}`)
 		w.must(err)
 
 		m, err := w.desk.Leaving(ctx, olga, ada.ID, "")
@@ -304,11 +304,11 @@ func TestRemovingEndsWhatTheyHave(t *testing.T) {
 			w.t.Errorf("got %+v, %v, want no membership", p, err)
 		}
 		// The record keeps the id, can be changed otherwise, and takes it no more.
-		_, err = w.does(olga, "update_task", task.Result.Target.ID, `{"title":"Call soon"}`)
+		_, err = w.through(olga, "update_task", task.Result.Target.ID, `{"title":"Call soon"}`)
 		w.must(err)
-		_, err = w.does(olga, "create_task", "", `{"title":"Call","assignee_id":"`+ada.ID+`"}`)
+		_, err = w.through(olga, "create_task", "", `{"title":"Call","assignee_id":"`+ada.ID+`"}`)
 		w.denied(err, problem.Validation, "assignee_id")
-		if out, err := w.does(olga, "list_tasks", "", `{"assignee_id":"`+ada.ID+`"}`); err != nil || !strings.Contains(string(out.Result.Data), "Call soon") {
+		if out, err := w.through(olga, "list_tasks", "", `{"assignee_id":"`+ada.ID+`"}`); err != nil || !strings.Contains(string(out.Result.Data), "Call soon") {
 			w.t.Errorf("got %s, %v, want the record found by whom it names", out.Result.Data, err)
 		}
 		_, err = w.desk.RemoveMember(ctx, olga, ada.ID, nil)
@@ -418,9 +418,9 @@ func TestPeopleDecideOverPeople(t *testing.T) {
 		for i, g := range []access.Grant{agent, decider, scoped, client} {
 			w.mails()
 			email := fmt.Sprintf("new%d@example.com", i)
-			invited := w.asks(g, "invite_user", "", `{"email":"`+email+`","role":"admin","reason":"They start on Monday."}`)
-			promoted := w.asks(g, "update_user_role", mo.ID, `{"role":"admin"}`)
-			removed := w.asks(g, "remove_user", adam.ID, `{}`)
+			invited := w.proposes(g, "invite_user", "", `{"email":"`+email+`","role":"admin","reason":"They start on Monday."}`)
+			promoted := w.proposes(g, "update_user_role", mo.ID, `{"role":"admin"}`)
+			removed := w.proposes(g, "remove_user", adam.ID, `{}`)
 			if n := len(w.mails()); n != 0 {
 				w.t.Errorf("%d messages were sent before anybody has decided", n)
 			}
@@ -436,12 +436,12 @@ func TestPeopleDecideOverPeople(t *testing.T) {
 			}
 			// None of them touches an owner, or makes one, with whosever approval.
 			for action, input := range map[string]string{"update_user_role": `{"role":"member"}`, "remove_user": `{}`} {
-				_, err := w.does(g, action, olga.Principal.User, input)
+				_, err := w.through(g, action, olga.Principal.User, input)
 				w.denied(err, problem.InsufficientScope, "only an owner in person")
 			}
-			_, err := w.does(g, "update_user_role", mo.ID, `{"role":"owner"}`)
+			_, err := w.through(g, "update_user_role", mo.ID, `{"role":"owner"}`)
 			w.denied(err, problem.InsufficientScope, "only an owner in person")
-			_, err = w.does(g, "invite_user", "", `{"email":"boss@example.com","role":"owner"}`)
+			_, err = w.through(g, "invite_user", "", `{"email":"boss@example.com","role":"owner"}`)
 			w.denied(err, problem.InsufficientScope, "only an owner in person")
 
 			// Nor does an edit make more of it.
@@ -465,15 +465,15 @@ func TestPeopleDecideOverPeople(t *testing.T) {
 			_, err = w.s.Gate.Reject(ctx, olga, removed.ID, "No.")
 			w.must(err)
 		}
-		a, err := w.s.Gate.Approve(ctx, olga, w.asks(agent, "update_user_role", adam.ID, `{"role":"member"}`).ID, approvals.Seen{})
+		a, err := w.s.Gate.Approve(ctx, olga, w.proposes(agent, "update_user_role", adam.ID, `{"role":"member"}`).ID, approvals.Seen{})
 		w.must(err)
-		b, err := w.s.Gate.Approve(ctx, olga, w.asks(agent, "remove_user", mo.ID, `{}`).ID, approvals.Seen{})
+		b, err := w.s.Gate.Approve(ctx, olga, w.proposes(agent, "remove_user", mo.ID, `{}`).ID, approvals.Seen{})
 		w.must(err)
 		if a.Execution != approvals.Done || b.Execution != approvals.Done || w.roles() != "adam:member olga:owner" {
 			w.t.Errorf("got %v %v: %s", a.Error, b.Error, w.roles())
 		}
 		// Taking an invitation back and reading need nobody.
-		if out, err := w.does(agent, "cancel_invitation", "", `{"email":"new1@example.com"}`); err != nil || out.Approval != nil {
+		if out, err := w.through(agent, "cancel_invitation", "", `{"email":"new1@example.com"}`); err != nil || out.Approval != nil {
 			w.t.Errorf("cancel: got %+v, %v", out.Approval, err)
 		}
 		seen := map[string]bool{}
@@ -482,7 +482,7 @@ func TestPeopleDecideOverPeople(t *testing.T) {
 			if cursor != "" {
 				input = `{"limit":1,"cursor":"` + cursor + `"}`
 			}
-			out, err := w.does(agent, "list_invitations", "", input)
+			out, err := w.through(agent, "list_invitations", "", input)
 			w.must(err)
 			seen[string(out.Result.Data)] = true
 			if cursor = out.Result.Pagination.NextCursor; cursor == "" {
@@ -559,8 +559,8 @@ func TestNobodyRisesAboveTheirRole(t *testing.T) {
 				}
 				target, _, _ := w.db.UserByEmail(ctx, email(rapid.SampledFrom(names).Draw(rt, "target")))
 				r := role.Draw(rt, "role")
-				through := func(action, id, input string) error {
-					out, err := w.does(actor, action, id, input)
+				approved := func(action, id, input string) error {
+					out, err := w.through(actor, action, id, input)
 					if err != nil || out.Approval == nil {
 						return errors.Join(err, fmt.Errorf("%s ran at once", action))
 					}
@@ -570,15 +570,15 @@ func TestNobodyRisesAboveTheirRole(t *testing.T) {
 				op := rapid.SampledFrom([]string{"role", "remove", "invite", "accept"}).Draw(rt, "op")
 				switch isKey := actor.Key != nil; {
 				case op == "role" && isKey:
-					through("update_user_role", target.ID, `{"role":"`+string(r)+`"}`)
+					approved("update_user_role", target.ID, `{"role":"`+string(r)+`"}`)
 				case op == "role":
 					w.desk.ChangeRole(ctx, actor, target.ID, r, nil)
 				case op == "remove" && isKey:
-					through("remove_user", target.ID, `{}`)
+					approved("remove_user", target.ID, `{}`)
 				case op == "remove":
 					w.desk.RemoveMember(ctx, actor, target.ID, nil)
 				case op == "invite" && isKey:
-					through("invite_user", "", `{"email":"`+email("d")+`","role":"`+string(r)+`"}`)
+					approved("invite_user", "", `{"email":"`+email("d")+`","role":"`+string(r)+`"}`)
 				case op == "invite":
 					if _, link, err := w.desk.Invite(ctx, actor, admin.Invite{Email: email("d"), Role: r}); err == nil {
 						if !r.AtMost(mine) {
@@ -634,7 +634,7 @@ func TestCompanyAndBilling(t *testing.T) {
 		olga := w.browser("olga@example.com")
 		_, agent := w.make(olga, rights("full"))
 		_, asking := w.make(olga, rights("company:write-approval billing:read"))
-		out, err := w.does(agent, "update_company", "", `{"name":" Harbour ","time_zone":"Asia/Tokyo","support_url":"mailto:help@example.com"}`)
+		out, err := w.through(agent, "update_company", "", `{"name":" Harbour ","time_zone":"Asia/Tokyo","support_url":"mailto:help@example.com"}`)
 		w.must(err)
 		if got := string(out.Result.Data); !strings.Contains(got, `"name":"Harbour"`) || !strings.Contains(got, `"sends_per_day":200`) || !strings.Contains(got, `"approval_hours":168`) {
 			w.t.Errorf("got %s", got)
@@ -642,14 +642,14 @@ func TestCompanyAndBilling(t *testing.T) {
 		// The rules that bind credentials are not for them, and not after approval.
 		for _, g := range []access.Grant{agent, asking} {
 			for _, member := range []string{"plan", "approval_hours", "people_only", "four_eyes", "always_ask", "sends_per_day", "self_registration", "client_hosts"} {
-				_, err := w.does(g, "update_company", "", `{"name":"x","`+member+`":null}`)
+				_, err := w.through(g, "update_company", "", `{"name":"x","`+member+`":null}`)
 				w.denied(err, problem.Validation, member)
 				if !strings.Contains(err.Error(), "change") {
 					w.t.Errorf("%s: got %v, want it to say who changes it", member, err)
 				}
 			}
 		}
-		a := w.asks(asking, "update_company", "", `{"name":"Pine"}`)
+		a := w.proposes(asking, "update_company", "", `{"name":"Pine"}`)
 		if _, err := w.s.Gate.Approve(ctx, olga, a.ID, approvals.Seen{Edited: []byte(`{"name":"Pine","people_only":false}`)}); !problem.Is(err, problem.Validation) {
 			w.t.Errorf("an edit with a rule: got %v, want %s", err, problem.Validation)
 		}
@@ -661,11 +661,11 @@ func TestCompanyAndBilling(t *testing.T) {
 		_, err = w.s.Gate.Approve(ctx, olga, a.ID, approvals.Seen{})
 		w.must(err)
 		for _, wrong := range []string{`{"name":"\u0007"}`, `{"time_zone":"Mars"}`, `{"time_zone":"../etc/passwd"}`, `{"support_url":"javascript:alert(1)"}`, `{"name":null}`, `{}`, `{"time_zone":null}`} {
-			if _, err := w.does(agent, "update_company", "", wrong); !problem.Is(err, problem.Validation) {
+			if _, err := w.through(agent, "update_company", "", wrong); !problem.Is(err, problem.Validation) {
 				w.t.Errorf("%s: got %v, want %s", wrong, err, problem.Validation)
 			}
 		}
-		_, err = w.does(agent, "update_company", "", `{"support_url":null}`)
+		_, err = w.through(agent, "update_company", "", `{"support_url":null}`)
 		w.must(err)
 
 		change := func(g access.Grant, sends int64) error {
@@ -683,14 +683,14 @@ func TestCompanyAndBilling(t *testing.T) {
 		}
 
 		w.must(w.db.AddUsage(ctx, []access.Count{{Workspace: w.ws.ID, Credential: agent.Principal.ID, Hour: w.clock.Now().Truncate(time.Hour), Action: "x", Outcome: access.OutcomeOK, N: 7}}, nil))
-		out, err = w.does(asking, "get_billing", "", `{}`)
+		out, err = w.through(asking, "get_billing", "", `{}`)
 		w.must(err)
 		for _, want := range []string{`"plan":"pro"`, `"calls_today":7`, `"calls_30_days":7`, `"members":1`, `"keys":2`, `"calls_per_day":10000`, `"sends_per_day_of_a_credential":0`} {
 			if !strings.Contains(string(out.Result.Data), want) {
 				w.t.Errorf("billing: got %s, want %s in it", out.Result.Data, want)
 			}
 		}
-		_, err = w.does(asking, "list_users", "", `{}`)
+		_, err = w.through(asking, "list_users", "", `{}`)
 		w.denied(err, problem.InsufficientScope, "users:read")
 	})
 }

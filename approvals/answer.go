@@ -15,7 +15,7 @@ import (
 // way in which it can end has a status of its own, so that waiting, a refusal
 // and a failure cannot be taken for each other or for success.
 type Answer struct {
-	Status   string          `json:"status"` // pending_approval, approved, sending, executed, executed_with_edits, rejected, expired, withdrawn, failed, unknown
+	Status   string          `json:"status"` // pending_approval, approved, sending, executed, executed_with_edits, rejected, expired, withdrawn, written, failed, unknown
 	Executed bool            `json:"executed"`
 	Approval Pointer         `json:"approval"`
 	Message  string          `json:"message"`
@@ -50,8 +50,13 @@ const (
 	failedMessage    = "NOT executed: this was approved, but it failed with the error given. A person may retry it; do not retry it yourself."
 	sendingMessage   = "NOT done yet: this was approved and is on its way outside, where nobody has taken it so far. Do not do it again; " +
 		"wait_for_approval tells how it ends."
+	writtenMessage = "NOT sent: this was approved, and nothing is connected that it could go out by. Tell the user; an admin connects it."
 	unknownMessage = "OUTCOME UNKNOWN: this was approved and tried, and the answer got lost: it may have been done. " +
 		"A person looks at it; do not do it again, and do not report it as done."
+	bouncedMessage = "HANDED OVER, AND CAME BACK: this was approved and sent, and did not arrive, with the error given. " +
+		"A person may retry it; do not retry it yourself."
+	unknownDismissedMessage = "OUTCOME UNKNOWN: this was approved and tried, and the answer got lost: it may have been done. " +
+		"A person has let it be. Do not do it again unless the user asks for it, and do not report it as done."
 	dismissedMessage = "NOT executed: this was approved, it failed with the error given, and a person has let it be. It is final."
 )
 
@@ -85,22 +90,29 @@ func (gate *Gate) answerExecution(ans *Answer, a Approval) {
 			ans.Status, ans.Message, ans.Data = "sending", sendingMessage, a.Result
 			return
 		}
+		if catalog.Outside(a.Result) == catalog.Written {
+			ans.Status, ans.Message, ans.Data = "written", writtenMessage, a.Result
+			return
+		}
 		ans.Status, ans.Message, ans.Executed, ans.Data = "executed", doneMessage, true, a.Result
 		if a.Edited != nil {
 			ans.Status, ans.Message = "executed_with_edits", editedMessage
 			ans.Input, ans.Edited = gate.mask(a, a.Input), gate.mask(a, a.Edited)
 		}
-		if w := catalog.Warning(a.Result); w != "" {
-			ans.Message += " WARNING: " + w
-		}
+
 	case NotExecuted:
 		ans.Status, ans.Message = "approved", approvedMessage
 	case Dismissed:
 		ans.Status, ans.Message, ans.Error = "failed", dismissedMessage, a.Error
+		if a.Error != nil && a.Error.Kind == problem.Unknown {
+			ans.Status, ans.Message = "unknown", unknownDismissedMessage
+		}
 	default:
 		ans.Status, ans.Message, ans.Error = "failed", failedMessage, a.Error
 		if a.Error != nil && a.Error.Kind == problem.Unknown {
 			ans.Status, ans.Message = "unknown", unknownMessage
+		} else if catalog.Outside(a.Result) == catalog.Bounced {
+			ans.Message = bouncedMessage
 		}
 	}
 }

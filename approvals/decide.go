@@ -2,6 +2,7 @@ package approvals
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -647,11 +648,11 @@ func (gate *Gate) mayDecide(ctx context.Context, tx Store, g access.Grant, a App
 	case !g.MayDecide:
 		return refuse(`it has not the right "may decide"`, people)
 	}
-	mine, err := founder(ctx, tx, g.Workspace.ID, g.Principal.ID, g.Parent)
+	mine, err := Founder(ctx, tx, g.Workspace.ID, g.Principal.ID, g.Parent)
 	if err != nil {
 		return err
 	}
-	theirs, err := founder(ctx, tx, g.Workspace.ID, a.By.ID, a.Parent)
+	theirs, err := Founder(ctx, tx, g.Workspace.ID, a.By.ID, a.Parent)
 	if err != nil {
 		return err
 	}
@@ -725,8 +726,8 @@ func (gate *Gate) requester(ctx context.Context, tx Store, a Approval) (access.G
 	return d.Grant(nil, gate.Catalog.RoleRights), nil
 }
 
-// founder returns the key that the family of a credential began with.
-func founder(ctx context.Context, tx Store, workspace, id, parent string) (string, error) {
+// Founder returns the key that the family of a credential began with.
+func Founder(ctx context.Context, tx Store, workspace, id, parent string) (string, error) {
 	for parent != "" {
 		id = parent
 		g, err := tx.RequesterGrant(ctx, workspace, id)
@@ -756,7 +757,7 @@ func (gate *Gate) action(a Approval) (*catalog.Action, error) {
 func (gate *Gate) callOf(ctx context.Context, tx Store, a Approval, action *catalog.Action, edited json.RawMessage, now time.Time) (catalog.Call, error) {
 	gone := func(why string) error {
 		return problem.Errorf(problem.Conflict, "approval %s cannot run: %s", a.ID, why).
-			WithFix("Give the credential its right back, or reject the approval.")
+			WithFix("Give the credential its right back, or %s.", map[bool]string{true: "reject the approval", false: "let it be"}[a.Status == Pending])
 	}
 	g, err := gate.requester(ctx, tx, a)
 	if problem.Is(err, problem.NotFound) {
@@ -835,6 +836,9 @@ func blocked(a Approval, err error) error {
 	}
 	c := problem.Errorf(problem.Conflict, "approval %s cannot run any more: %s", a.ID, e.Message).
 		WithFix("Nothing was decided. Reject it with a reason, so that the agent asks again for what still applies.")
+	if a.Status != Pending {
+		c.Fix = "Let it be, and have the agent ask again for what still applies."
+	}
 	if e.Kind == problem.VersionMismatch {
 		c.Message = fmt.Sprintf("approval %s cannot run as it is: %s was changed since it was asked for", a.ID, a.TargetID)
 	}
@@ -849,7 +853,7 @@ func (gate *Gate) execute(ctx context.Context, tx Store, a *Approval, action *ca
 	target := a.TargetID
 	err := tx.Savepoint(ctx, func() error {
 		result, err := action.Run(ctx, tx, call)
-		ran.Result, ran.TargetVer, target = result.Data, result.Target.Version, result.Target.ID
+		ran.Result, ran.TargetVer, target = result.Data, cmp.Or(result.After, result.Target.Version), result.Target.ID
 		return err
 	})
 	switch {

@@ -57,27 +57,34 @@ func (gate *Gate) StoreEffect(ctx context.Context, tx Store, workspace string, e
 			return "", err
 		}
 	}
-	if a.ID == "" || a.Execution == Dismissed {
-		return a.ID, nil
+	for range 5 {
+		if a.ID == "" || a.Execution != Done && (e.Failure != nil && a.Execution == Dismissed || !e.Settled) {
+			return a.ID, nil // a word that comes too late to change anything
+		}
+		ran := Ran{Execution: Done, Result: e.Result, TargetVer: a.AfterVer, At: a.ExecutedAt}
+		if e.Failure != nil {
+			ran = Ran{Execution: Failed, Result: e.Result, TargetVer: a.AfterVer, Error: e.Failure, At: now}
+		}
+		before := a.Execution
+		moved, err := tx.MoveExecution(ctx, workspace, a.ID, before, ran)
+		if problem.Is(err, problem.Conflict) { // a person was faster: what is heard outside counts all the same
+			if a, err = tx.Approval(ctx, workspace, a.ID); err != nil {
+				return "", err
+			}
+			continue
+		}
+		if err != nil {
+			return "", err
+		}
+		switch {
+		case moved.Execution == Failed && before != Failed:
+			err = gate.emit(ctx, tx, moved, webhook.ApprovalFailed, now)
+		case moved.Execution == Done && before != Done:
+			err = gate.emit(ctx, tx, moved, webhook.ApprovalExecuted, now)
+		}
+		return a.ID, err
 	}
-	ran := Ran{Execution: Done, Result: e.Result, TargetVer: a.AfterVer, At: a.ExecutedAt}
-	switch {
-	case e.Failure != nil:
-		ran = Ran{Execution: Failed, Result: e.Result, TargetVer: a.AfterVer, Error: e.Failure, At: now}
-	case a.Execution == Failed && !e.Settled:
-		return a.ID, nil // a word that comes too late to change anything
-	}
-	before := a.Execution
-	if a, err = tx.MoveExecution(ctx, workspace, a.ID, before, ran); err != nil {
-		return "", err
-	}
-	switch {
-	case a.Execution == Failed && before != Failed:
-		err = gate.emit(ctx, tx, a, webhook.ApprovalFailed, now)
-	case a.Execution == Done && before == Failed:
-		err = gate.emit(ctx, tx, a, webhook.ApprovalExecuted, now)
-	}
-	return a.ID, err
+	return "", problem.Errorf(problem.Conflict, "approval %s is being decided", a.ID).WithFix("Try again.")
 }
 
 // effectOf returns the approval that shows the effect, a new one if it failed
@@ -94,8 +101,12 @@ func (gate *Gate) effectOf(ctx context.Context, tx Store, workspace string, e Ef
 		return Approval{}, nil
 	}
 	action, ok := gate.Catalog.Find(e.Action)
-	if !ok {
-		return Approval{}, nil
+	if !ok || action.Awaited() {
+		return Approval{}, nil // who has asked a model has been told what came of it
+	}
+	returned, err := tx.ListApprovals(ctx, workspace, Query{Execution: Failed, Credential: e.By.ID, Limit: MaxOpen})
+	if err != nil || len(returned) == MaxOpen {
+		return Approval{}, err // the log and the record tell the rest of a flood
 	}
 	p := Approval{
 		ID: typeid.NewID("apr"), Workspace: workspace, Status: Pending, Execution: NotExecuted,
@@ -107,7 +118,7 @@ func (gate *Gate) effectOf(ctx context.Context, tx Store, workspace string, e Ef
 	if _, _, err := tx.CreateApproval(ctx, p, now, math.MaxInt); err != nil {
 		return p, err
 	}
-	_, err := tx.DecideApproval(ctx, workspace, p.ID, Decision{Status: Approved, By: access.System, Reason: ranAtOnce, At: now})
+	_, err = tx.DecideApproval(ctx, workspace, p.ID, Decision{Status: Approved, By: access.System, Reason: ranAtOnce, At: now})
 	if err != nil {
 		return p, err
 	}

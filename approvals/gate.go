@@ -41,6 +41,9 @@ type Store interface {
 	// Audit records e with the transaction.
 	Audit(ctx context.Context, e audit.Entry) error
 
+	// LockName keeps others from locking the name until the transaction ends.
+	LockName(ctx context.Context, name string) error
+
 	// Savepoint calls fn and undoes what it did to the store if it fails.
 	Savepoint(ctx context.Context, fn func() error) error
 
@@ -390,7 +393,7 @@ func (gate *Gate) queue(ctx context.Context, tx Store, a *catalog.Action, call c
 	p := Approval{
 		ID: typeid.NewID("apr"), Workspace: g.Workspace.ID, Status: Pending, Execution: NotExecuted,
 		Action: a.Name, Resource: a.Resource, Verb: a.Verb, TargetID: target.ID, TargetVer: target.Version, Title: target.Title,
-		Base: preview.Before, Input: call.Input.Canonical, Reason: call.Input.Reason,
+		Base: preview.Before, Input: call.Input.Pin(preview.Pinned), Reason: call.Input.Reason,
 		Request: in.Request, By: g.Principal, Parent: g.Parent, Decider: g.DeciderOf(a.Resource, a.Verb), Asked: 1,
 		CreatedAt: call.Now, ExpiresAt: call.Now.Add(ttl),
 		DedupeKey: dedupeKey(a, call, in),

@@ -69,7 +69,7 @@ type ViewRequest struct {
 // View returns the approval as callers see it.
 func (gate *Gate) View(a Approval) View {
 	v := View{
-		ID: a.ID, URL: gate.URL(a), Status: a.Status, Execution: a.Execution, Executed: a.Execution == Done && !settling(a), Message: gate.Answer(a).Message, ExpiresAt: a.ExpiresAt,
+		ID: a.ID, URL: gate.URL(a), Status: a.Status, Execution: a.Execution, Executed: gate.Answer(a).Executed, Message: gate.Answer(a).Message, ExpiresAt: a.ExpiresAt,
 		Action: a.Action, Resource: a.Resource, Verb: a.Verb.String(), TargetID: a.TargetID, Title: a.Title,
 		Input: gate.mask(a, a.Input), Edited: gate.mask(a, a.Edited), Reason: a.Reason, Digest: a.Digest, Asked: a.Asked,
 		RequestedBy: who(a.By), Decider: a.Decider, Assignee: a.Assignee, Request: ViewRequest{a.Request.Door, a.Request.Method, a.Request.Path, a.Request.Tool},

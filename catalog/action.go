@@ -58,6 +58,7 @@ type plan struct {
 	before map[string]any // the target's values, nil if there is no target
 	after  map[string]any // the values that the record will have, nil if there will be none
 	checks []PlanCheck
+	pinned map[string]any
 	run    func(ctx context.Context, s Store) (Result, error)
 }
 
@@ -67,6 +68,7 @@ type Preview struct {
 	Before json.RawMessage // the target's body, nil if there is no target
 	After  json.RawMessage // the body that the record will have, nil if there will be none
 	Checks []PlanCheck     // of a service
+	Pinned map[string]any  // see [Plan]
 }
 
 // Check finds out all that stands against the call, and changes nothing: the
@@ -83,7 +85,7 @@ func (a *Action) Check(ctx context.Context, s Store, c Call) (Target, error) {
 // Preview is Check that also tells what would become of the record.
 func (a *Action) Preview(ctx context.Context, s Store, c Call) (Preview, error) {
 	p, err := a.plan(ctx, s, c, false)
-	v := Preview{Target: p.target, Checks: p.checks}
+	v := Preview{Target: p.target, Checks: p.checks, Pinned: p.pinned}
 	if err != nil && p.run == nil {
 		return v, err
 	}
@@ -202,6 +204,7 @@ type Result struct {
 	Data       json.RawMessage // an object, or an array for lists
 	Pagination *Pagination     // of lists
 	Target     Target          // what was acted on, or made
+	After      int64           // the version of the action's target afterwards, if Target is another record; 0 otherwise
 
 	// Once holds further members of the data that are shown now and kept nowhere,
 	// such as a new secret. Neither a repeated request nor an approval tells them.

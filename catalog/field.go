@@ -348,6 +348,9 @@ func (f *Field) expected() string {
 	case TypeEnum:
 		return "one of " + strings.Join(f.Enum, ", ")
 	case TypeTags:
+		if f.nonEmpty() {
+			return fmt.Sprintf("an array of 1 to %d texts", f.Max)
+		}
 		return fmt.Sprintf("an array of at most %d texts", f.Max)
 	case TypeObject:
 		return fmt.Sprintf("an object, nested at most %d deep and of at most %d kB", maxObjectDepth, maxObjectBytes>>10)

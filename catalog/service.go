@@ -31,6 +31,10 @@ type Plan struct {
 	// that does not hold and Blocks refuses the run with its Text.
 	Checks []PlanCheck
 
+	// Pinned are members of the input that it lacks and that the plan has chosen a
+	// value for. An approval keeps them: what runs is what was looked at.
+	Pinned map[string]any
+
 	Run func(ctx context.Context, s Store) (Result, error)
 }
 
@@ -88,7 +92,7 @@ func (a *Action) by(serve Service) planner {
 		if err != nil {
 			return plan{target: p.Target}, err
 		}
-		return plan{target: p.Target, before: p.Before, after: p.After, checks: p.Checks, run: p.Run}, p.blocked()
+		return plan{target: p.Target, before: p.Before, after: p.After, checks: p.Checks, pinned: p.Pinned, run: p.Run}, p.blocked()
 	}
 }
 
@@ -200,6 +204,16 @@ func (r *Resource) TargetOf(rec Record) Target {
 // nothing that the caller may see: the two read the same.
 func (r *Resource) NotFound(id string) error { return r.notFound(id) }
 
+// Pin returns the input with the members that a plan has chosen values for.
+func (in Input) Pin(pinned map[string]any) json.RawMessage {
+	if len(pinned) == 0 {
+		return in.Canonical
+	}
+	values := maps.Clone(in.Values)
+	maps.Copy(values, pinned)
+	return canonical(in.ID, values)
+}
+
 // Find reads the record that the call is about, and refuses a version that the
 // caller does not want.
 func (a *Action) Find(ctx context.Context, s Store, c Call, lock bool) (Record, error) {
@@ -275,5 +289,11 @@ func outside(answer json.RawMessage) (a outsideAnswer) {
 	return a
 }
 
-// Queued is the status of what is to happen outside and has not.
-const Queued = "queued"
+// The statuses of what is outside that say something to whoever asked for it.
+const (
+	Queued  = "queued"  // it is to happen, and has not
+	Written = "written" // it has gone nowhere: there is nothing connected that it could go out by
+	Bounced = "bounced" // it was handed over, and came back
+	Failed  = "failed"
+	Unknown = "unknown" // it may have happened
+)

@@ -58,15 +58,32 @@ func panicked(what string, p any) error {
 	return fmt.Errorf("panic in %s: %v\n%s", what, p, debug.Stack())
 }
 
+// outsideWords say what it means that an action that ran has not, or not yet,
+// come to pass outside.
+var outsideWords = map[string]string{
+	catalog.Queued:  "NOT done yet: it is on its way outside, where nobody has taken it so far. Do not do it again; read it by its id to see how it ends.",
+	catalog.Written: "NOT sent: nothing is connected that it could go out by. Tell the user; an admin connects it.",
+	catalog.Failed:  "NOT done: it failed with the error given.",
+	catalog.Unknown: "OUTCOME UNKNOWN: it may have been done. Do not do it again, and do not report it as done.",
+	catalog.Bounced: "It was handed over, and came back.",
+}
+
 // resultAnswer says what an action that ran has answered.
 func resultAnswer(t *tool, r catalog.Result) answer {
 	r.Data = r.Shown()
 	b := make([]byte, 0, len(r.Data)+96)
+	failed := false
 	switch {
 	case t.reads:
 		b = append(b, `{"data":`...)
-	case t.action.OpenWorld && catalog.Unsettled(r.Data):
-		b = append(b, `{"status":"sending","executed":false,"message":"On its way outside, where nobody has taken it so far. Do not do it again; read it by its id to see how it ends.","data":`...)
+	case t.action.OpenWorld && outsideWords[catalog.Outside(r.Data)] != "":
+		status := catalog.Outside(r.Data)
+		failed = status == catalog.Failed || status == catalog.Unknown
+		told := status
+		if status == catalog.Queued {
+			told = "sending"
+		}
+		b = append(b, `{"status":"`+told+`","executed":false,"message":"`+outsideWords[status]+`","data":`...)
 	default:
 		b = append(b, `{"status":"executed","executed":true,"data":`...)
 	}
@@ -78,7 +95,7 @@ func resultAnswer(t *tool, r catalog.Result) answer {
 		p, _ := json.Marshal(r.Pagination) // cannot fail
 		b = append(append(b, `,"pagination":`...), p...)
 	}
-	return answer{structured: append(b, '}'), outcome: access.OutcomeOK}
+	return answer{structured: append(b, '}'), failed: failed, outcome: access.OutcomeOK}
 }
 
 // approvalAnswer says how the approval stands.

@@ -63,8 +63,10 @@ func (cr *Carrier) ai(ctx context.Context, s catalog.Store, a *catalog.Action, c
 	set(p.After, "model", account.Settings.Model)
 	p.Run = func(ctx context.Context, s catalog.Store) (catalog.Result, error) {
 		tx := catalog.As[Store](s)
-		if res, done, err := cr.again(ctx, tx, a, c, prompt); done || err != nil {
-			return res, err
+		if rec, err := cr.earlier(ctx, s, a, c, true); err != nil {
+			return catalog.Result{}, err
+		} else if rec != nil {
+			return cr.again(ctx, tx, a, c, *rec, map[string]any{"account_id": account.ID}, prompt)
 		}
 		r, w := a.Of(), c.Grant.Workspace.ID
 		id := typeid.NewID(r.Prefix)

@@ -7,6 +7,7 @@ import (
 
 	"trustpager/integrations"
 	"trustpager/integrations/integrationstest"
+	"trustpager/server/servertest"
 	"trustpager/storage/storagetest"
 )
 
@@ -164,5 +165,28 @@ func TestMonthlyLimitOfAModelHolds(t *testing.T) {
 		}
 		o.Clock.Advance(31 * 24 * time.Hour)
 		o.Do("POST", "/v1/ai/edit-text", o.sender, object("text", "a", "instructions", "d")).Want(t, 200)
+	})
+}
+
+// Over MCP nothing that failed, or has not happened yet, says that it was executed.
+func TestFailedQuestionIsNoSuccessOverMCP(t *testing.T) {
+	eachModel(t, true, func(t *testing.T, o *office, m *model) {
+		o.addModel(m, 0)
+		m.peer.Fail(integrationstest.Refuses)
+		call := func(tool, arguments string) servertest.Response {
+			return o.Do("POST", "/mcp", o.sender, `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"`+tool+`","arguments":`+arguments+`}}`,
+				"Accept", "application/json, text/event-stream", "MCP-Protocol-Version", "2025-11-25").Want(t, 200)
+		}
+		got := call("ai_edit_text", object("text", "a", "instructions", "b"))
+		if got.Get("result.isError") != true || got.Text("result.structuredContent.status") != "failed" || got.Get("result.structuredContent.executed") != false {
+			t.Errorf("declined: got %s", got.Body)
+		}
+		if n := len(o.failed()); n != 0 {
+			t.Errorf("%d came back to people, want the asker told only", n)
+		}
+		mail := call("send_email", object("to", []string{"ada@example.com"}, "subject", "a", "body", "b"))
+		if got := mail.Text("result.structuredContent.status"); got != "sending" || mail.Get("result.structuredContent.executed") != false {
+			t.Errorf("sent: got %s", mail.Body)
+		}
 	})
 }

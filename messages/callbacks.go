@@ -33,7 +33,7 @@ const maxCallback = 64 << 10
 // nothing the second time.
 func (cr *Carrier) Callbacks() http.Handler {
 	mux := http.NewServeMux()
-	for what, do := range map[string]func(context.Context, Store, integrations.Account, string, url.Values) error{
+	for what, do := range map[string]callback{
 		"status": cr.moved,
 		"sms":    cr.smsCame,
 		"call":   cr.callCame,
@@ -51,8 +51,11 @@ func (cr *Carrier) Callbacks() http.Handler {
 	return mux
 }
 
+// A callback stores what a call-back tells: its query and its form.
+type callback func(ctx context.Context, tx Store, account integrations.Account, query, form url.Values) error
+
 // called checks a call-back and stores what it tells.
-func (cr *Carrier) called(w http.ResponseWriter, r *http.Request, do func(context.Context, Store, integrations.Account, string, url.Values) error) error {
+func (cr *Carrier) called(w http.ResponseWriter, r *http.Request, do callback) error {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxCallback))
 	if err != nil {
 		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
@@ -84,14 +87,28 @@ func (cr *Carrier) called(w http.ResponseWriter, r *http.Request, do func(contex
 	if t.AuthToken == "" || !t.Verify(cr.BaseURL+r.URL.RequestURI(), form, r.Header.Get("X-Twilio-Signature")) {
 		return refused
 	}
-	return cr.InTx(r.Context(), func(tx Store) error { return do(r.Context(), tx, account, r.URL.Query().Get("id"), form) })
+	return cr.InTx(r.Context(), func(tx Store) error { return do(r.Context(), tx, account, r.URL.Query(), form) })
 }
 
-// progress says which status of a message or call follows which: one of a lower
-// number never replaces one of a higher.
+// progress says which status of a message or call follows which.
 var progress = map[string]int{
-	catalog.Queued: 0, statusFailed: 0, statusUnknown: 0, statusSent: 1, "ringing": 2, "in_progress": 3,
+	catalog.Queued: 0, statusUnknown: 0, statusSent: 1, "ringing": 2, "in_progress": 3,
 	"delivered": 4, "completed": 4, "busy": 4, "no_answer": 4, "cancelled": 4,
+}
+
+// follows reports whether what is told replaces what is known. Call-backs come
+// late, twice and out of order: a failure is only replaced by the last word about
+// a success, and no last word by a failure.
+func follows(before, told string) bool {
+	switch {
+	case before == told:
+		return false
+	case before == statusFailed:
+		return progress[told] == 4
+	case told == statusFailed:
+		return progress[before] < 4
+	}
+	return progress[told] > progress[before]
 }
 
 // theirs are the provider's words for statuses, of messages and calls. What is
@@ -102,7 +119,7 @@ var theirs = map[string]string{
 }
 
 // moved stores what became of a message or call.
-func (cr *Carrier) moved(ctx context.Context, tx Store, account integrations.Account, id string, form url.Values) error {
+func (cr *Carrier) moved(ctx context.Context, tx Store, account integrations.Account, query, form url.Values) error {
 	u, err := integrations.ParseStatus(form)
 	if err != nil {
 		return problem.Errorf(problem.Validation, "the call-back cannot be read: %v", err)
@@ -112,7 +129,7 @@ func (cr *Carrier) moved(ctx context.Context, tx Store, account integrations.Acc
 		name = callsResource
 	}
 	r, w := cr.resource(name), account.Workspace
-	rec, err := cr.meant(ctx, tx, w, r, account, id, u.SID)
+	rec, err := cr.meant(ctx, tx, w, r, account, query.Get("id"), u.SID)
 	if err != nil || rec == nil {
 		return err // of something that was not sent from here
 	}
@@ -125,9 +142,11 @@ func (cr *Carrier) moved(ctx context.Context, tx Store, account integrations.Acc
 	if !known || values["direction"] == "in" && name == smsResource {
 		return nil
 	}
-	// A failure is the last word but for a success that is told later.
-	if status == before || status == statusFailed && progress[before] == 4 || status != statusFailed && progress[status] <= progress[before] && before != statusFailed {
+	if !follows(before, status) {
 		return nil
+	}
+	if try := query.Get("try"); try != "" && try != attemptOf(values) && progress[status] < 4 {
+		return nil // of an attempt before the one that a person has asked for
 	}
 	changes := map[string]any{"status": status, "provider_id": clip(u.SID, 100), "error": nil}
 	if u.Duration > 0 {
@@ -180,7 +199,7 @@ func (cr *Carrier) meant(ctx context.Context, tx Store, workspace string, r *cat
 }
 
 // smsCame stores a message that came in.
-func (cr *Carrier) smsCame(ctx context.Context, tx Store, account integrations.Account, _ string, form url.Values) error {
+func (cr *Carrier) smsCame(ctx context.Context, tx Store, account integrations.Account, _, form url.Values) error {
 	m, err := integrations.ParseInboundSMS(form)
 	if err != nil {
 		return problem.Errorf(problem.Validation, "the call-back cannot be read: %v", err)
@@ -190,7 +209,7 @@ func (cr *Carrier) smsCame(ctx context.Context, tx Store, account integrations.A
 }
 
 // callCame stores a call that came in. What becomes of it is told as a status.
-func (cr *Carrier) callCame(ctx context.Context, tx Store, account integrations.Account, _ string, form url.Values) error {
+func (cr *Carrier) callCame(ctx context.Context, tx Store, account integrations.Account, _, form url.Values) error {
 	m, err := integrations.ParseInboundCall(form)
 	if err != nil {
 		return problem.Errorf(problem.Validation, "the call-back cannot be read: %v", err)
@@ -203,6 +222,9 @@ func (cr *Carrier) callCame(ctx context.Context, tx Store, account integrations.
 // turns by the account.
 func (cr *Carrier) came(ctx context.Context, tx Store, account integrations.Account, r *catalog.Resource, sid, from, to string, values map[string]any) error {
 	w := account.Workspace
+	if !account.Active {
+		return problem.Errorf(problem.Forbidden, "the integration is not active").WithFix("An admin activates it under Integrations.")
+	}
 	if _, err := tx.Account(ctx, w, account.ID, true); err != nil {
 		return err
 	}

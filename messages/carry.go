@@ -82,6 +82,9 @@ func (cr *Carrier) carry(ctx context.Context, j jobs.Job, w way) error {
 	if values["status"] != catalog.Queued {
 		return nil // it went out, and only the job did not learn of it
 	}
+	if err := cr.held(ctx, j.Workspace, p.Origin); err != nil {
+		return err
+	}
 	changes, err := w.take(ctx, j.Workspace, values, p)
 	if err != nil {
 		switch f, _ := errors.AsType[*integrations.Failure](err); {
@@ -99,6 +102,38 @@ func (cr *Carrier) carry(ctx context.Context, j jobs.Job, w way) error {
 		changes["error"] = nil
 		return changes, nil
 	})
+}
+
+// errPaused says that a message waits because who has sent it is paused.
+var errPaused = errors.New("its sender is paused")
+
+// held puts a message off while who has sent it is paused. What was sent without
+// anybody's approval does not go out any more once the credential is revoked.
+func (cr *Carrier) held(ctx context.Context, workspace string, o approvals.Origin) error {
+	var g access.Grant
+	var err error
+	switch o.By.Kind {
+	case access.KindKey:
+		g, err = cr.Store.RequesterGrant(ctx, workspace, o.By.ID)
+	case access.KindOAuth:
+		var d access.Delegation
+		if d, err = cr.Store.DelegationOf(ctx, workspace, o.By.ID); err == nil {
+			g = d.Grant(nil, cr.Catalog.RoleRights)
+		}
+	default:
+		return nil
+	}
+	gone := problem.Is(err, problem.NotFound)
+	if err != nil && !gone {
+		return err
+	}
+	if _, paused := g.Paused(); paused && !gone {
+		return jobs.Snooze(cr.now().Add(time.Minute), errPaused)
+	}
+	if o.Approval == "" && (gone || g.Key != nil && !g.Key.RevokedAt.IsZero()) {
+		return jobs.Permanent(refused("the credential that has sent it was revoked before it went out"))
+	}
+	return nil
 }
 
 // store changes the record, if it is still queued, and tells the gate what
@@ -160,7 +195,7 @@ func (cr *Carrier) end(ctx context.Context, e jobs.Ending, resource string) erro
 		return e.Apply(ctx, cr.Store)
 	}
 	return cr.InTx(ctx, func(tx Store) error {
-		if e.Err != nil && !e.Stopped() {
+		if e.Err != nil && !e.Stopped() && !errors.Is(e.Err, errPaused) {
 			err := cr.storeIn(ctx, tx, e.Job.Workspace, resource, p, func(values map[string]any) (map[string]any, *problem.Error) {
 				changes := map[string]any{"tries": number(integer(values["tries"]) + 1), "error": clip(e.Err.Error(), 1000)}
 				if e.State != jobs.Dead {

@@ -22,8 +22,11 @@ const mostRecipients = 20
 // email plans what sends an e-mail.
 func (cr *Carrier) email(ctx context.Context, s catalog.Store, a *catalog.Action, c catalog.Call, lock bool) (catalog.Plan, error) {
 	tx := catalog.As[Store](s)
+	if rec, err := cr.earlier(ctx, s, a, c, lock); err != nil || rec != nil {
+		return cr.planAgain(ctx, tx, a, c, rec, err, cr.sender)
+	}
 	in := c.Input.Values
-	values := map[string]any{"direction": "out", "status": catalog.Queued, "body": str(in["body"])}
+	values := map[string]any{"direction": "out", "status": catalog.Queued, "body": newlines(str(in["body"]))}
 	for _, name := range []string{"contact_id", "deal_id", "subject"} {
 		set(values, name, in[name])
 	}
@@ -89,19 +92,58 @@ func (cr *Carrier) email(ctx context.Context, s catalog.Store, a *catalog.Action
 		return p, err
 	}
 	p.After = maps.Clone(values)
-	delete(p.After, "status")
-	delete(p.After, "direction")
-	delete(p.After, "account_id") // which it is shows in the sender
+	hide(p.After)
+	if in["sender"] == nil && check.OK {
+		p.Pinned = map[string]any{"sender": from.Address}
+	}
 	p.Checks = []catalog.PlanCheck{check, whom, limit}
 	if p.Target.ID == "" {
 		p.Target.Title = a.Of().TitleOf(catalog.JSON(values))
 	}
 	p.Run = func(ctx context.Context, s catalog.Store) (catalog.Result, error) {
-		tx := catalog.As[Store](s)
-		if res, done, err := cr.again(ctx, tx, a, c, nil); done || err != nil {
-			return res, err
+		return cr.post(ctx, catalog.As[Store](s), a, c, values)
+	}
+	return p, nil
+}
+
+// newlines returns the text with one kind of ends of lines.
+func newlines(s string) string {
+	return strings.ReplaceAll(strings.ReplaceAll(s, "\r\n", "\n"), "\r", "\n")
+}
+
+// hide takes from what a card shows what says nothing to a person.
+func hide(after map[string]any) {
+	for name := range after {
+		switch name {
+		case "from", "from_name", "to", "cc", "bcc", "subject", "body", "say", "contact_id", "deal_id", "reply_to_id":
+		default:
+			delete(after, name)
 		}
-		return cr.post(ctx, tx, a, c, values)
+	}
+}
+
+// planAgain plans to take out once more what an earlier run has made: that is
+// what is shown, and nothing of it is asked for anew. The account may have been
+// connected anew since.
+func (cr *Carrier) planAgain(ctx context.Context, tx Store, a *catalog.Action, c catalog.Call, rec *catalog.Record, err error,
+	sender func(ctx context.Context, tx Store, workspace, address string) (string, mail.Address, catalog.PlanCheck, error)) (catalog.Plan, error) {
+	if err != nil {
+		return catalog.Plan{}, err
+	}
+	values, err := rec.Values()
+	if err != nil {
+		return catalog.Plan{}, err
+	}
+	account, _, check, err := sender(ctx, tx, c.Grant.Workspace.ID, str(values["from"]))
+	if err != nil {
+		return catalog.Plan{}, err
+	}
+	p := catalog.Plan{Target: catalog.Target{Title: a.Of().TitleOf(rec.Body)}, After: maps.Clone(values), Checks: []catalog.PlanCheck{check}}
+	hide(p.After)
+	p.Run = func(ctx context.Context, s catalog.Store) (catalog.Result, error) {
+		changes := map[string]any{"account_id": nil}
+		set(changes, "account_id", account)
+		return cr.again(ctx, catalog.As[Store](s), a, c, *rec, changes, nil)
 	}
 	return p, nil
 }
@@ -137,7 +179,16 @@ func (cr *Carrier) post(ctx context.Context, tx Store, a *catalog.Action, c cata
 	if err := cr.enqueue(ctx, tx, w, r.Name, carry{ID: id, Origin: approvals.OriginOf(a, c)}, c.Now); err != nil {
 		return catalog.Result{}, err
 	}
-	return result(r, rec)
+	res, err := result(r, rec)
+	if answered := str(values["reply_to_id"]); err == nil && answered != "" {
+		// So that another answer that was proposed to it is out of date.
+		var of catalog.Record
+		if of, err = tx.Record(ctx, w, r.Name, answered, true); err == nil {
+			of, err = r.Change(ctx, tx, w, of, map[string]any{"answered_at": timestamp(c.Now)}, c.Now)
+		}
+		res.After = of.Version
+	}
+	return res, err
 }
 
 // addresses reads a member of the input that holds e-mail addresses.
@@ -148,7 +199,7 @@ func addresses(a *catalog.Action, field string, in map[string]any) ([]string, er
 		if !ok {
 			return nil, a.Refuse(fmt.Sprintf("%s.%d", field, i), `an e-mail address such as "ada@example.com"`, fmt.Sprintf("%.80q", text), "Send addresses without names.")
 		}
-		if !slices.Contains(all, address) {
+		if !slices.ContainsFunc(all, func(o string) bool { return strings.EqualFold(o, address) }) {
 			all = append(all, address)
 		}
 	}
@@ -189,7 +240,7 @@ func (cr *Carrier) answerTo(ctx context.Context, tx Store, c catalog.Call, of ma
 	for _, m := range mine {
 		own = append(own, m.Settings.Address)
 	}
-	if to = slices.DeleteFunc(to, func(s string) bool { _, ok := catalog.Email(s); return !ok }); len(to) == 0 {
+	if to = slices.DeleteFunc(without(to, own), func(s string) bool { _, ok := catalog.Email(s); return !ok }); len(to) == 0 {
 		return nil, nil, "", problem.Errorf(problem.Conflict, "the message has no address to answer to").WithFix("Write a new message with send_email.")
 	}
 	return to, without(cc, append(own, to...)), ours, nil

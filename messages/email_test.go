@@ -260,7 +260,7 @@ func TestBounceComesBack(t *testing.T) {
 			o.read()
 		}
 		got := o.Do("GET", "/v1/email/"+sent.Text("data.id"), o.sender, "").Want(t, 200)
-		if got.Text("data.status") != "bounced" || !strings.Contains(got.Text("data.error"), "no such user") {
+		if got.Text("data.status") != "bounced" || !strings.Contains(got.Text("data.error"), "5.1.1") || strings.Contains(got.Text("data.error"), "no such user") {
 			t.Errorf("message: got %s", got.Body)
 		}
 		if back := o.failed(); len(back) != 1 || back[0].Action != "send_email" || back[0].By.Name != "sender" || !strings.Contains(string(back[0].Input), "nobody@example.com") {

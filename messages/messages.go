@@ -87,10 +87,10 @@ const (
 // [catalog.Queued].
 const (
 	statusSent     = "sent"
-	statusWritten  = "written" // to the outbox, as there is no mail server
-	statusBounced  = "bounced"
-	statusFailed   = "failed"
-	statusUnknown  = "unknown"
+	statusWritten  = catalog.Written
+	statusBounced  = catalog.Bounced
+	statusFailed   = catalog.Failed
+	statusUnknown  = catalog.Unknown
 	statusReceived = "received"
 	statusDone     = "done"
 )
@@ -125,32 +125,50 @@ func (cr *Carrier) enqueue(ctx context.Context, tx Store, workspace, resource st
 	return tx.EnqueueJob(ctx, j)
 }
 
-// again finds what an earlier run of the same approval has made, and takes it
-// out once more as the same message. It reports whether there was anything.
-func (cr *Carrier) again(ctx context.Context, tx Store, a *catalog.Action, c catalog.Call, prompt *integrations.Prompt) (catalog.Result, bool, error) {
-	var earlier struct {
+// earlier returns what an earlier run of the same approval has made, nil if there
+// is nothing.
+func (cr *Carrier) earlier(ctx context.Context, s catalog.Store, a *catalog.Action, c catalog.Call, lock bool) (*catalog.Record, error) {
+	var made struct {
 		ID string `json:"id"`
 	}
-	if c.Earlier == nil || json.Unmarshal(c.Earlier, &earlier) != nil || earlier.ID == "" {
-		return catalog.Result{}, false, nil
+	if c.Earlier == nil || json.Unmarshal(c.Earlier, &made) != nil || made.ID == "" {
+		return nil, nil
 	}
-	r, w := a.Of(), c.Grant.Workspace.ID
-	rec, err := tx.Record(ctx, w, r.Name, earlier.ID, true)
+	rec, err := s.Record(ctx, c.Grant.Workspace.ID, a.Resource, made.ID, lock)
 	if problem.Is(err, problem.NotFound) {
-		return catalog.Result{}, false, nil
+		return nil, nil
 	}
+	return &rec, err
+}
+
+// again takes out once more what an earlier run has made, as the same message,
+// with the changes. Only if somebody outside had taken it already, and then could
+// not deliver it, it gets another key: under the old one it would be answered as
+// before.
+func (cr *Carrier) again(ctx context.Context, tx Store, a *catalog.Action, c catalog.Call, rec catalog.Record, changes map[string]any, prompt *integrations.Prompt) (catalog.Result, error) {
+	r, w := a.Of(), c.Grant.Workspace.ID
+	values, err := rec.Values()
 	if err != nil {
-		return catalog.Result{}, true, err
+		return catalog.Result{}, err
 	}
-	if rec, err = r.Change(ctx, tx, w, rec, map[string]any{"status": catalog.Queued, "error": nil, "approval_id": c.Approval}, c.Now); err != nil {
-		return catalog.Result{}, true, err
+	attempt := max(integer(values["attempt"]), 1) + 1
+	fresh := map[string]any{"status": catalog.Queued, "error": nil, "tries": nil, "approval_id": c.Approval, "attempt": number(attempt)}
+	if values["provider_id"] != nil {
+		fresh["provider_id"] = nil
+		if values["status"] == statusFailed {
+			fresh["sent_as"] = fmt.Sprintf("%s-%d", rec.ID, attempt)
+		}
 	}
-	o := approvals.OriginOf(a, c)
-	if err := cr.enqueue(ctx, tx, w, r.Name, carry{rec.ID, o, prompt}, c.Now); err != nil {
-		return catalog.Result{}, true, err
+	for name, v := range changes {
+		fresh[name] = v
 	}
-	res, err := result(r, rec)
-	return res, true, err
+	if rec, err = r.Change(ctx, tx, w, rec, fresh, c.Now); err != nil {
+		return catalog.Result{}, err
+	}
+	if err := cr.enqueue(ctx, tx, w, r.Name, carry{rec.ID, approvals.OriginOf(a, c), prompt}, c.Now); err != nil {
+		return catalog.Result{}, err
+	}
+	return result(r, rec)
 }
 
 func result(r *catalog.Resource, rec catalog.Record) (catalog.Result, error) {
@@ -162,8 +180,20 @@ func result(r *catalog.Resource, rec catalog.Record) (catalog.Result, error) {
 func day(t time.Time) string   { return t.UTC().Format(time.DateOnly) }
 func month(t time.Time) string { return t.UTC().Format("2006-01") }
 
-// sendsOf names the messages of the caller today.
-func sendsOf(c catalog.Call) Tally { return Tally{c.Grant.Principal.ID, sends, day(c.Now)} }
+// sendsOf names the messages of the caller today. Keys that stem from the same
+// key, and clients that act for themselves and were registered by one of them,
+// count together: otherwise whoever makes keys has no cap.
+func sendsOf(ctx context.Context, s Store, c catalog.Call) (Tally, error) {
+	p := c.Grant.Principal
+	owner := p.ID
+	if p.Kind == access.KindKey || p.User == "" {
+		var err error
+		if owner, err = approvals.Founder(ctx, s, c.Grant.Workspace.ID, p.ID, c.Grant.Parent); err != nil {
+			return Tally{}, err
+		}
+	}
+	return Tally{owner, sends, day(c.Now)}, nil
+}
 
 // capCheck says how many of the day's messages the credential has sent. People
 // are not held by the cap.
@@ -171,7 +201,11 @@ func (cr *Carrier) capCheck(ctx context.Context, s Store, c catalog.Call) (catal
 	if !capped(c) {
 		return catalog.PlanCheck{Name: "cap", OK: true, Text: "People are not held by the daily cap on sending."}, nil
 	}
-	n, err := s.Tally(ctx, c.Grant.Workspace.ID, sendsOf(c))
+	day, err := sendsOf(ctx, s, c)
+	if err != nil {
+		return catalog.PlanCheck{}, err
+	}
+	n, err := s.Tally(ctx, c.Grant.Workspace.ID, day)
 	most := c.Grant.Workspace.Settings.SendCap()
 	check := catalog.PlanCheck{Name: "cap", OK: n < most, Blocks: true, Text: fmt.Sprintf("The credential has sent %d of the %d messages that it may send a day.", n, most)}
 	if !check.OK {
@@ -195,7 +229,11 @@ func (cr *Carrier) count(ctx context.Context, tx Store, c catalog.Call) error {
 		return nil
 	}
 	most := c.Grant.Workspace.Settings.SendCap()
-	_, added, err := tx.AddTally(ctx, c.Grant.Workspace.ID, sendsOf(c), 1, most, c.Now)
+	day, err := sendsOf(ctx, tx, c)
+	if err != nil {
+		return err
+	}
+	_, added, err := tx.AddTally(ctx, c.Grant.Workspace.ID, day, 1, most, c.Now)
 	if err != nil || added {
 		return err
 	}
@@ -208,6 +246,9 @@ func (cr *Carrier) count(ctx context.Context, tx Store, c catalog.Call) error {
 // there are then. Of concurrent calls for one thread each waits for the one
 // before.
 func (cr *Carrier) join(ctx context.Context, tx Store, workspace string, r *catalog.Resource, thread string, now time.Time) (int64, error) {
+	if err := tx.LockName(ctx, "thread "+workspace+" "+thread); err != nil {
+		return 0, err
+	}
 	for range 5 {
 		latest, err := cr.find(ctx, tx, workspace, r, r.Lookup("thread_id", thread), r.Lookup("latest", true))
 		if err != nil || latest == nil {

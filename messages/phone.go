@@ -1,12 +1,15 @@
 package messages
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"maps"
+	"net/mail"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"trustpager/catalog"
@@ -14,8 +17,14 @@ import (
 )
 
 // phone plans what sends a text message or calls somebody.
-func (cr *Carrier) phone(ctx context.Context, s catalog.Store, a *catalog.Action, c catalog.Call, _ bool) (catalog.Plan, error) {
+func (cr *Carrier) phone(ctx context.Context, s catalog.Store, a *catalog.Action, c catalog.Call, lock bool) (catalog.Plan, error) {
 	tx := catalog.As[Store](s)
+	if rec, err := cr.earlier(ctx, s, a, c, lock); err != nil || rec != nil {
+		return cr.planAgain(ctx, tx, a, c, rec, err, func(ctx context.Context, tx Store, workspace, from string) (string, mail.Address, catalog.PlanCheck, error) {
+			account, _, check, err := cr.number(ctx, tx, workspace, from)
+			return account, mail.Address{}, check, err
+		})
+	}
 	in := c.Input.Values
 	values := map[string]any{"direction": "out", "status": catalog.Queued, "to": in["to"]}
 	for _, name := range []string{"body", "say", "contact_id", "deal_id"} {
@@ -46,19 +55,16 @@ func (cr *Carrier) phone(ctx context.Context, s catalog.Store, a *catalog.Action
 		return catalog.Plan{}, err
 	}
 	p := catalog.Plan{Checks: []catalog.PlanCheck{check, whom, limit}, After: maps.Clone(values)}
-	delete(p.After, "status")
-	delete(p.After, "direction")
-	delete(p.After, "account_id") // which it is shows in the sender
+	hide(p.After)
+	if in["sender"] == nil && check.OK {
+		p.Pinned = map[string]any{"sender": from}
+	}
 	p.Target.Title = a.Of().TitleOf(catalog.JSON(values))
 	if a.Resource == smsResource {
 		values["thread_id"] = conversation(from, str(in["to"]))
 	}
 	p.Run = func(ctx context.Context, s catalog.Store) (catalog.Result, error) {
-		tx := catalog.As[Store](s)
-		if res, done, err := cr.again(ctx, tx, a, c, nil); done || err != nil {
-			return res, err
-		}
-		return cr.post(ctx, tx, a, c, values)
+		return cr.post(ctx, catalog.As[Store](s), a, c, values)
 	}
 	return p, nil
 }
@@ -117,16 +123,24 @@ func (cr *Carrier) twilio(ctx context.Context, workspace string, values map[stri
 		return integrations.Twilio{}, "", refused("the account %s does not have the number %s any more", account.Name, str(values["from"]))
 	}
 	t, err := cr.Accounts.Twilio(account)
-	back := cr.BaseURL + callbackPath + account.ID + "/status?" + url.Values{"id": {p.ID}}.Encode()
+	back := cr.BaseURL + callbackPath + account.ID + "/status?" + url.Values{"id": {p.ID}, "try": {attemptOf(values)}}.Encode()
 	return t, back, err
 }
+
+// attemptOf says how often a person has had the record taken out, and sentAs under
+// which key it goes.
+func attemptOf(values map[string]any) string {
+	return strconv.FormatInt(max(integer(values["attempt"]), 1), 10)
+}
+
+func sentAs(values map[string]any, p carry) string { return cmp.Or(str(values["sent_as"]), p.ID) }
 
 func (cr *Carrier) takeSMS(ctx context.Context, workspace string, values map[string]any, p carry) (map[string]any, error) {
 	t, back, err := cr.twilio(ctx, workspace, values, p)
 	if err != nil {
 		return nil, err
 	}
-	h, err := t.SendSMS(ctx, cr.Accounts.Network, integrations.SMS{ID: p.ID, From: str(values["from"]), To: str(values["to"]), Body: str(values["body"]), StatusCallback: back})
+	h, err := t.SendSMS(ctx, cr.Accounts.Network, integrations.SMS{ID: sentAs(values, p), From: str(values["from"]), To: str(values["to"]), Body: str(values["body"]), StatusCallback: back})
 	return map[string]any{"status": statusSent, "provider_id": h.SID, "sent_at": timestamp(cr.now())}, err
 }
 
@@ -135,6 +149,6 @@ func (cr *Carrier) takeCall(ctx context.Context, workspace string, values map[st
 	if err != nil {
 		return nil, err
 	}
-	h, err := t.StartCall(ctx, cr.Accounts.Network, integrations.PhoneCall{ID: p.ID, From: str(values["from"]), To: str(values["to"]), Say: str(values["say"]), StatusCallback: back})
+	h, err := t.StartCall(ctx, cr.Accounts.Network, integrations.PhoneCall{ID: sentAs(values, p), From: str(values["from"]), To: str(values["to"]), Say: str(values["say"]), StatusCallback: back})
 	return map[string]any{"status": statusSent, "provider_id": h.SID, "sent_at": timestamp(cr.now())}, err
 }

@@ -122,6 +122,10 @@ func (cr *Carrier) fetch(ctx context.Context, account integrations.Account) (mor
 		return false, err
 	}
 	err = cr.InTx(ctx, func(tx Store) error {
+		// Two mailboxes of a workspace may hold the same message.
+		if err := tx.LockName(ctx, "mail "+account.Workspace); err != nil {
+			return err
+		}
 		for _, m := range got {
 			if err := cr.receive(ctx, tx, account, m); err != nil {
 				return err
@@ -145,8 +149,14 @@ func (cr *Carrier) receive(ctx context.Context, tx Store, account integrations.A
 	if id == "" {
 		id = fmt.Sprintf("%d@%s.mailbox", m.UID, account.ID) // it has none of its own
 	}
-	if known, err := cr.find(ctx, tx, w, r, r.Lookup("message_id", id)); err != nil || known != nil {
+	known, taken, err := cr.known(ctx, tx, w, r, id, m.From.Address)
+	if err != nil || known {
 		return err // ours, by way of a list or a copy; or the mailbox has begun anew
+	}
+	var warnings []string
+	if taken {
+		id = fmt.Sprintf("%d@%s.mailbox", m.UID, account.ID)
+		warnings = append(warnings, "Its Message-ID is that of somebody else's message.")
 	}
 	values := map[string]any{"direction": "in", "status": statusReceived, "message_id": id, "account_id": account.ID, "sent_at": timestamp(cr.now())}
 	if m.Date.Year() > 1970 && m.Date.Before(cr.now()) {
@@ -169,13 +179,18 @@ func (cr *Carrier) receive(ctx context.Context, tx Store, account integrations.A
 	set(values, "cc", tags(cc[:min(len(cc), 50)]))
 	switch {
 	case m.Truncated:
-		values["warning"] = "It is longer than what is kept of it."
+		warnings = append(warnings, "It is longer than what is kept of it.")
 	case m.HTMLOnly:
-		values["warning"] = "It came as HTML; this is its text."
+		warnings = append(warnings, "It came as HTML; this is its text.")
 	}
-	if err := cr.thread(ctx, tx, w, r, m, values); err != nil {
+	strange, err := cr.thread(ctx, tx, w, r, m, values)
+	if err != nil {
 		return err
 	}
+	if strange {
+		warnings = append(warnings, "Who wrote this had no part in what it answers.")
+	}
+	set(values, "warning", strings.Join(warnings, " "))
 	if values["contact_id"] == nil && values["from"] != nil {
 		contact, _, err := cr.contactBy(ctx, tx, w, "email", str(values["from"]))
 		if err != nil {
@@ -184,6 +199,25 @@ func (cr *Carrier) receive(ctx context.Context, tx Store, account integrations.A
 		set(values, "contact_id", contact)
 	}
 	return cr.keep(ctx, tx, w, r, values)
+}
+
+// known reports whether the message of the id is here already, and whether only
+// the id is: anybody can use the id of somebody else's message.
+func (cr *Carrier) known(ctx context.Context, tx Store, workspace string, r *catalog.Resource, id, from string) (known, taken bool, err error) {
+	recs, _, err := tx.ListRecords(ctx, workspace, r.Name, catalog.Query{Filters: []catalog.Filter{r.Lookup("message_id", id)}, Limit: 20})
+	if err != nil {
+		return false, false, err
+	}
+	for _, rec := range recs {
+		values, err := rec.Values()
+		if err != nil {
+			return false, false, err
+		}
+		if values["message_id"] == id && strings.EqualFold(str(values["from"]), from) {
+			return true, false, nil
+		}
+	}
+	return false, len(recs) > 0, nil
 }
 
 // keep stores what came in as the newest of its thread.
@@ -206,8 +240,9 @@ func (cr *Carrier) keep(ctx context.Context, tx Store, workspace string, r *cata
 }
 
 // thread finds the thread that an e-mail belongs to, by what it answers. Its
-// subject says nothing: anybody can write one.
-func (cr *Carrier) thread(ctx context.Context, tx Store, workspace string, r *catalog.Resource, m integrations.Received, values map[string]any) error {
+// subject says nothing: anybody can write one. It reports whether the writer had
+// no part in what they answer: then the thread's contact and deal are not theirs.
+func (cr *Carrier) thread(ctx context.Context, tx Store, workspace string, r *catalog.Resource, m integrations.Received, values map[string]any) (strange bool, err error) {
 	ids := append([]string{}, m.References...)
 	slices.Reverse(ids) // the nearest first
 	ids = append([]string{m.InReplyTo}, ids...)
@@ -217,21 +252,30 @@ func (cr *Carrier) thread(ctx context.Context, tx Store, workspace string, r *ca
 		}
 		rec, err := cr.find(ctx, tx, workspace, r, r.Lookup("message_id", clip(id, 500)))
 		if err != nil {
-			return err
+			return false, err
 		}
 		if rec == nil {
 			continue
 		}
 		of, err := rec.Values()
 		if err != nil {
-			return err
+			return false, err
 		}
 		values["thread_id"], values["reply_to_id"] = of["thread_id"], rec.ID
+		if !takesPart(of, m.From.Address) {
+			return true, nil
+		}
 		set(values, "contact_id", of["contact_id"])
 		set(values, "deal_id", of["deal_id"])
-		return nil
+		return false, nil
 	}
-	return nil
+	return false, nil
+}
+
+// takesPart reports whether the address stands on a message.
+func takesPart(of map[string]any, address string) bool {
+	all := append([]string{str(of["from"])}, slices.Concat(texts(of["to"]), texts(of["cc"]), texts(of["bcc"]))...)
+	return slices.ContainsFunc(all, func(a string) bool { return strings.EqualFold(a, address) })
 }
 
 // bounced notes that a message of ours has not arrived. Reports about others, and
@@ -245,10 +289,11 @@ func (cr *Carrier) bounced(ctx context.Context, tx Store, workspace string, r *c
 		return err
 	}
 	values, err := rec.Values()
-	if err != nil || values["direction"] != "out" || values["status"] == statusBounced {
+	if err != nil || values["direction"] != "out" || values["status"] != statusSent || !takesPart(values, b.Recipient) {
 		return err
 	}
-	text := strings.TrimSpace(fmt.Sprintf("%s did not get it: %s %s", line(b.Recipient), line(b.Status), line(b.Diagnostic)))
+	// What the report says in words is not repeated: anybody can send one.
+	text := fmt.Sprintf("a mail server reports that %s did not get it (status %s)", line(b.Recipient), line(b.Status))
 	failure := problem.Errorf(problem.Outside, "it came back: %s", clip(text, 600)).WithFix("Mend the address and send it anew, or dismiss it.")
 	o, err := cr.originOf(ctx, tx, workspace, r, values)
 	if err != nil {
@@ -276,7 +321,8 @@ func (cr *Carrier) originOf(ctx context.Context, tx Store, workspace string, r *
 		take("to", "say")
 	case values["reply_to_id"] != nil:
 		o.Action, o.Target = "reply_to_email", str(values["reply_to_id"])
-		input = map[string]any{"id": o.Target, "body": values["body"]}
+		input = map[string]any{"id": o.Target, "body": values["body"], "sender": values["from"]}
+		take("cc")
 	default:
 		o.Action = "send_email"
 		take("to", "cc", "bcc", "subject", "body")

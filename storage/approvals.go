@@ -132,10 +132,8 @@ func (db *DB) CreateApproval(ctx context.Context, a approvals.Approval, since ti
 	err = db.step(ctx, func(tx *DB) error {
 		// One credential's requests take their turns, so that neither the cap nor
 		// the look for the same request can be passed by asking twice at once.
-		if q := tx.dialect.lockName; q != "" {
-			if _, err := tx.q.ExecContext(ctx, q, a.By.ID); err != nil {
-				return fmt.Errorf("lock credential: %w", err)
-			}
+		if err := tx.LockName(ctx, a.By.ID); err != nil {
+			return err
 		}
 		stored, err = scanApproval(tx.q.QueryRowContext(ctx, `UPDATE approvals SET asked = asked + 1
 			WHERE id = (SELECT id FROM approvals WHERE workspace = $1 AND credential = $2 AND dedupe = $3 AND `+sameAsk+`
@@ -169,6 +167,17 @@ func (db *DB) CreateApproval(ctx context.Context, a approvals.Approval, since ti
 		return nil
 	})
 	return stored, created, err
+}
+
+// LockName keeps others from locking the name until the transaction ends. On
+// SQLite no transaction that writes is beside another anyway.
+func (db *DB) LockName(ctx context.Context, name string) error {
+	if q := db.dialect.lockName; q != "" {
+		if _, err := db.q.ExecContext(ctx, q, name); err != nil {
+			return fmt.Errorf("lock %s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // SupersededBy returns the pending approvals by which the credential of a asked

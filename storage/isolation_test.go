@@ -27,7 +27,7 @@ import (
 // notOfAWorkspace lists the methods of a DB that touch no workspace's rows, or
 // are for the operator and the server itself, which see all.
 var notOfAWorkspace = []string{
-	"BaseURL", "SetBaseURL", "Close", "Engine", "Ping", "Reindex", "Savepoint", "Statements", "Watch", "Notify", "NoteChange", // the database as a whole
+	"BaseURL", "SetBaseURL", "Close", "Engine", "Ping", "Reindex", "Savepoint", "Statements", "Watch", "Notify", "LockName", "NoteChange", // the database as a whole
 	"CreateUser", "UserByEmail", "UserByID", "SetPassword", "SetUserName", "ReplacePassword", "Memberships", "CanLogIn", "NoteLogin", // people, who may be in several workspaces
 	"Session", "CreateSession", "UpdateSession", "DeleteSession", // theirs
 	"CreateResetLink", "ResetLink", "TakeResetLink", // theirs
