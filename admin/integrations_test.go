@@ -18,8 +18,8 @@ import (
 	"trustpager/problem"
 )
 
-// try does an action on integrations.
-func (w *world) try(g access.Grant, action, id, input string) (approvals.Outcome, error) {
+// tryService does an action on integrations.
+func (w *world) tryService(g access.Grant, action, id, input string) (approvals.Outcome, error) {
 	w.t.Helper()
 	a, ok := w.s.Catalog.Find(action)
 	if !ok {
@@ -29,10 +29,10 @@ func (w *world) try(g access.Grant, action, id, input string) (approvals.Outcome
 		Request: approvals.Request{Door: "rest", Method: "POST", Path: "/v1/integrations", Body: []byte(input)}})
 }
 
-// does is try that has to succeed, and returns the answer.
-func (w *world) does(g access.Grant, action, id, input string) map[string]any {
+// serves is tryService that has to succeed, and returns the answer.
+func (w *world) serves(g access.Grant, action, id, input string) map[string]any {
 	w.t.Helper()
-	out, err := w.try(g, action, id, input)
+	out, err := w.tryService(g, action, id, input)
 	w.must(err)
 	if out.Approval != nil {
 		w.t.Fatalf("%s %s waits for approval", action, input)
@@ -65,7 +65,7 @@ func TestIntegrationIsConnectedAndChanged(t *testing.T) {
 	eachWorld(t, func(w *world) {
 		w.member("ada@example.com", access.Owner)
 		ada := w.browser("ada@example.com")
-		made := w.does(ada, "create_integration", "", mailboxInput)
+		made := w.serves(ada, "create_integration", "", mailboxInput)
 		id, _ := made["id"].(string)
 		for name, want := range map[string]any{"smtp_port": 465.0, "smtp_security": "tls", "imap_port": 993.0, "imap_mailbox": "INBOX", "default": true, "active": true,
 			"state": "unchecked", "smtp_password_set": true, "imap_password_set": true, "version": 1.0} {
@@ -76,11 +76,11 @@ func TestIntegrationIsConnectedAndChanged(t *testing.T) {
 		if _, s := w.storedAccount(id); s.SMTPPassword != "pass-alpha" || s.IMAPPassword != "pass-beta" {
 			w.t.Error("the secrets are not kept")
 		}
-		second := w.does(ada, "create_integration", "", strings.Replace(mailboxInput, "Sales", "Support", 1))
+		second := w.serves(ada, "create_integration", "", strings.Replace(mailboxInput, "Sales", "Support", 1))
 		if second["default"] != false {
 			w.t.Error("the second mailbox is the default, want the first")
 		}
-		model := w.does(ada, "create_integration", "", modelInput)
+		model := w.serves(ada, "create_integration", "", modelInput)
 		if model["api_key_last4"] != "wxyz" || model["base_url"] != "https://api.anthropic.com" || model["default"] != true {
 			w.t.Errorf("model: got %v", model)
 		}
@@ -88,13 +88,13 @@ func TestIntegrationIsConnectedAndChanged(t *testing.T) {
 		// What is absent stays.
 		w.must(w.db.SetAccountCursor(w.t.Context(), w.ws.ID, id, 1, json.RawMessage(`{"uid":5}`)))
 		w.must(w.db.SetAccountState(w.t.Context(), w.ws.ID, id, integrations.Working, "fine", w.clock.Now()))
-		got := w.does(ada, "update_integration", id, `{"name":"Sales team","sender_name":"Sales"}`)
+		got := w.serves(ada, "update_integration", id, `{"name":"Sales team","sender_name":"Sales"}`)
 		a, s := w.storedAccount(id)
 		if got["warning"] != nil || s.SMTPPassword != "pass-alpha" || s.IMAPPassword != "pass-beta" || string(a.Cursor) != `{"uid":5}` || a.State != integrations.Working {
 			w.t.Errorf("renamed: got %v, %v, %s, state %q", got["warning"], s.SMTPPassword != "", a.Cursor, a.State)
 		}
 		// A secret is given for one server and user.
-		got = w.does(ada, "update_integration", id, `{"imap_host":"evil.example.net"}`)
+		got = w.serves(ada, "update_integration", id, `{"imap_host":"evil.example.net"}`)
 		a, s = w.storedAccount(id)
 		if s.SMTPPassword != "pass-alpha" || s.IMAPPassword != "" || got["imap_password_set"] != false || a.Cursor != nil || a.State != integrations.Unchecked {
 			w.t.Errorf("another IMAP host: got %v, cursor %s, state %q", got, a.Cursor, a.State)
@@ -102,22 +102,22 @@ func TestIntegrationIsConnectedAndChanged(t *testing.T) {
 		if text, _ := got["warning"].(string); !strings.Contains(text, "imap_password was removed") {
 			w.t.Errorf("warning: got %q", text)
 		}
-		got = w.does(ada, "update_integration", id, `{"imap_host":"imap.example.org","imap_password":"pass-beta"}`)
+		got = w.serves(ada, "update_integration", id, `{"imap_host":"imap.example.org","imap_password":"pass-beta"}`)
 		if _, s = w.storedAccount(id); s.IMAPPassword != "pass-beta" || got["warning"] != nil {
 			w.t.Errorf("sent again: got %v", got["warning"])
 		}
-		w.does(ada, "update_integration", id, `{"imap_host":null,"imap_password":null}`)
+		w.serves(ada, "update_integration", id, `{"imap_host":null,"imap_password":null}`)
 		if a, s = w.storedAccount(id); s.IMAPPassword != "" || a.Settings.IMAPPort != 0 {
 			w.t.Errorf("no IMAP: got %+v", a.Settings)
 		}
 		// The default moves.
-		w.does(ada, "update_integration", second["id"].(string), `{"default":true}`)
+		w.serves(ada, "update_integration", second["id"].(string), `{"default":true}`)
 		if a, _ = w.storedAccount(id); a.Default {
 			w.t.Error("both mailboxes are the default")
 		}
 
-		w.does(ada, "delete_integration", id, `{}`)
-		_, err := w.try(ada, "get_integration", id, "")
+		w.serves(ada, "delete_integration", id, `{}`)
+		_, err := w.tryService(ada, "get_integration", id, "")
 		w.denied(err, problem.NotFound, "there is no integration")
 		if got := w.events(id); !strings.HasPrefix(got, "integration.created action.run integration.changed action.run") || !strings.HasSuffix(got, "integration.deleted action.run") {
 			w.t.Errorf("audit: got %s", got)
@@ -126,7 +126,7 @@ func TestIntegrationIsConnectedAndChanged(t *testing.T) {
 		w.must(err)
 		log, err := json.Marshal(entries)
 		w.must(err)
-		out, err := w.try(ada, "list_integrations", "", "")
+		out, err := w.tryService(ada, "list_integrations", "", "")
 		w.must(err)
 		for _, word := range secretWords {
 			if strings.Contains(string(log), word) || strings.Contains(string(out.Result.Data), word) {
@@ -151,8 +151,8 @@ func TestNoSecretFollowsToAnotherServer(t *testing.T) {
 			"model's URL":    {modelInput, `{"base_url":"https://evil.example.net"}`, "api_key"},
 			"model's path":   {modelInput, `{"base_url":"https://api.anthropic.com/evil"}`, "api_key"},
 		} {
-			id, _ := w.does(w.op, "create_integration", "", tt.made)["id"].(string)
-			got := w.does(w.op, "update_integration", id, tt.change)
+			id, _ := w.serves(w.op, "create_integration", "", tt.made)["id"].(string)
+			got := w.serves(w.op, "update_integration", id, tt.change)
 			if _, s := w.storedAccount(id); *s.At(tt.secret) != "" || got[tt.secret+"_set"] != false || got["warning"] == nil {
 				w.t.Errorf("%s: %s is kept", name, tt.secret)
 			}
@@ -190,7 +190,7 @@ func TestIntegrationsFaultsAreTold(t *testing.T) {
 			{strings.Replace(modelInput, "Claude", `a\u0007`, 1), "name"},
 			{strings.Replace(modelInput, `"name"`, `"active":false,"default":true,"name"`, 1), "default"},
 		} {
-			_, err := w.try(w.op, "create_integration", "", tt.input)
+			_, err := w.tryService(w.op, "create_integration", "", tt.input)
 			w.faults(err, strings.Fields(tt.paths)...)
 			for _, word := range secretWords {
 				if err != nil && strings.Contains(err.Error(), word) {
@@ -199,7 +199,7 @@ func TestIntegrationsFaultsAreTold(t *testing.T) {
 			}
 		}
 		// An address that the operator allows, and plain HTTP to it.
-		w.does(w.op, "create_integration", "", fmt.Sprintf(twilioInput, `,"base_url":"http://127.0.0.1:4000/twilio"`))
+		w.serves(w.op, "create_integration", "", fmt.Sprintf(twilioInput, `,"base_url":"http://127.0.0.1:4000/twilio"`))
 	})
 }
 
@@ -212,33 +212,33 @@ func TestWhoManagesIntegrations(t *testing.T) {
 		_, reads := w.key("integrations:read contacts:delete")
 		_, asks := w.key("integrations:write-approval")
 		_, nothing := w.key("contacts:delete email:send")
-		id, _ := w.does(full, "create_integration", "", mailboxInput)["id"].(string)
+		id, _ := w.serves(full, "create_integration", "", mailboxInput)["id"].(string)
 
 		for name, g := range map[string]access.Grant{"member": tom, "another key": nothing} {
 			for _, action := range []string{"list_integrations", "create_integration"} {
-				if _, err := w.try(g, action, "", mailboxInput); !problem.Is(err, problem.InsufficientScope) {
+				if _, err := w.tryService(g, action, "", mailboxInput); !problem.Is(err, problem.InsufficientScope) {
 					w.t.Errorf("%s, %s: got %v, want %s", name, action, err, problem.InsufficientScope)
 				}
 			}
 			for _, action := range []string{"get_integration", "test_integration", "delete_integration"} {
-				if _, err := w.try(g, action, id, ""); !problem.Is(err, problem.InsufficientScope) {
+				if _, err := w.tryService(g, action, id, ""); !problem.Is(err, problem.InsufficientScope) {
 					w.t.Errorf("%s, %s: got %v, want %s", name, action, err, problem.InsufficientScope)
 				}
 			}
 		}
-		seen := w.does(reads, "get_integration", id, "")
+		seen := w.serves(reads, "get_integration", id, "")
 		if all := fmt.Sprint(seen); strings.Contains(all, "pass-") || strings.Contains(all, "v1.") || seen["smtp_password_set"] != true {
 			w.t.Errorf("a reader sees %s", all)
 		}
-		if _, err := w.try(reads, "update_integration", id, `{"name":"x"}`); !problem.Is(err, problem.InsufficientScope) {
+		if _, err := w.tryService(reads, "update_integration", id, `{"name":"x"}`); !problem.Is(err, problem.InsufficientScope) {
 			w.t.Errorf("a reader changes: got %v", err)
 		}
 
 		// Who asks proposes all but secrets.
-		_, err := w.try(asks, "create_integration", "", mailboxInput)
+		_, err := w.tryService(asks, "create_integration", "", mailboxInput)
 		w.denied(err, problem.Validation, "a secret cannot wait")
 		proposed := `{"kind":"email","name":"Orders","address":"orders@example.com","smtp_host":"smtp.example.com"}`
-		out, err := w.try(asks, "create_integration", "", proposed)
+		out, err := w.tryService(asks, "create_integration", "", proposed)
 		w.must(err)
 		_, err = w.s.Gate.Approve(w.t.Context(), ada, out.Approval.ID, approvals.Seen{Edited: json.RawMessage(strings.Replace(proposed, `"smtp_host"`, `"smtp_password":"pass-alpha","smtp_host"`, 1))})
 		w.denied(err, problem.Validation, "a secret cannot wait")
@@ -256,7 +256,7 @@ func TestWhoManagesIntegrations(t *testing.T) {
 		}
 
 		// A change of the server says on the card that the password goes.
-		out, err = w.try(asks, "update_integration", id, `{"smtp_host":"mail.example.org"}`)
+		out, err = w.tryService(asks, "update_integration", id, `{"smtp_host":"mail.example.org"}`)
 		w.must(err)
 		c, err := w.s.Gate.Card(w.t.Context(), ada, out.Approval.ID)
 		w.must(err)
@@ -264,18 +264,16 @@ func TestWhoManagesIntegrations(t *testing.T) {
 			w.t.Errorf("checks: got %+v", c.Checks)
 		}
 		// It has changed since: refused, then rebased by who has looked.
-		w.does(ada, "update_integration", id, `{"name":"Renamed"}`)
+		w.serves(ada, "update_integration", id, `{"name":"Renamed"}`)
 		_, err = w.s.Gate.Approve(w.t.Context(), ada, out.Approval.ID, approvals.Seen{})
 		w.denied(err, problem.Conflict, "was changed since")
-		for _, stale := range []approvals.Stale{approvals.Untouched} {
-			c, err = w.s.Gate.Card(w.t.Context(), ada, out.Approval.ID)
-			w.must(err)
-			if !c.Stale || c.Untouched != 1 {
-				w.t.Errorf("stale card: got %v, %d untouched", c.Stale, c.Untouched)
-			}
-			_, err = w.s.Gate.Approve(w.t.Context(), ada, out.Approval.ID, approvals.Seen{Stale: stale, TargetVersion: c.TargetVersion})
-			w.must(err)
+		c, err = w.s.Gate.Card(w.t.Context(), ada, out.Approval.ID)
+		w.must(err)
+		if !c.Stale {
+			w.t.Error("the card of a changed integration is not stale")
 		}
+		_, err = w.s.Gate.Approve(w.t.Context(), ada, out.Approval.ID, approvals.Seen{Stale: approvals.Rebase, TargetVersion: c.TargetVersion})
+		w.must(err)
 		if a, s := w.storedAccount(id); a.Settings.SMTPHost != "mail.example.org" || a.Name != "Renamed" || s.SMTPPassword != "" || s.IMAPPassword == "" {
 			w.t.Errorf("rebased: got %+v", a.Settings)
 		}
@@ -283,7 +281,7 @@ func TestWhoManagesIntegrations(t *testing.T) {
 		// Another workspace sees nothing of it.
 		other, err := w.desk.CreateWorkspace(w.t.Context(), "Two", "UTC")
 		w.must(err)
-		if _, err := w.try(admin.OperatorGrant(other), "get_integration", id, ""); !problem.Is(err, problem.NotFound) {
+		if _, err := w.tryService(admin.OperatorGrant(other), "get_integration", id, ""); !problem.Is(err, problem.NotFound) {
 			w.t.Errorf("from another workspace: got %v, want not found", err)
 		}
 	})
@@ -307,14 +305,14 @@ func TestIntegrationIsTested(t *testing.T) {
 			fmt.Fprint(rw, `{"sid":"AC0123","status":"active","message":"token-gamma is no good"}`)
 		}))
 		defer peer.Close()
-		id, _ := w.does(ada, "create_integration", "", fmt.Sprintf(twilioInput, `,"base_url":"`+peer.URL+`"`))["id"].(string)
+		id, _ := w.serves(ada, "create_integration", "", fmt.Sprintf(twilioInput, `,"base_url":"`+peer.URL+`"`))["id"].(string)
 		test := func(wantState, words string) {
 			w.t.Helper()
-			if got := w.does(ada, "test_integration", id, `{}`); got["state"] != "checking" {
+			if got := w.serves(ada, "test_integration", id, `{}`); got["state"] != "checking" {
 				w.t.Errorf("asked: got the state %v, want checking", got["state"])
 			}
 			jobstest.Do(w.t, w.db, w.clock.Now, admin.IntegrationTestKind, w.desk.IntegrationTests())
-			got := w.does(ada, "get_integration", id, "")
+			got := w.serves(ada, "get_integration", id, "")
 			if text, _ := got["state_text"].(string); got["state"] != wantState || !strings.Contains(text, words) || strings.Contains(text, "token-gamma") {
 				w.t.Errorf("tested: got %v, %q; want %s, %q", got["state"], text, wantState, words)
 			}
@@ -324,13 +322,13 @@ func TestIntegrationIsTested(t *testing.T) {
 		test("failed", "403")
 		before = func() {
 			before = func() {}
-			w.does(ada, "update_integration", id, `{"auth_token":"token-delta"}`)
+			w.serves(ada, "update_integration", id, `{"auth_token":"token-delta"}`)
 		}
 		test("unchecked", "") // what was found was about the settings before
 		test("failed", "401")
 		asks := asked.Load()
-		w.does(ada, "test_integration", id, `{}`)
-		w.does(ada, "delete_integration", id, `{}`)
+		w.serves(ada, "test_integration", id, `{}`)
+		w.serves(ada, "delete_integration", id, `{}`)
 		jobstest.Do(w.t, w.db, w.clock.Now, admin.IntegrationTestKind, w.desk.IntegrationTests())
 		if asked.Load() != asks {
 			w.t.Error("a deleted integration was tested")
@@ -340,9 +338,9 @@ func TestIntegrationIsTested(t *testing.T) {
 		}
 
 		// A test message goes to members only.
-		id, _ = w.does(ada, "create_integration", "", mailboxInput)["id"].(string)
-		_, err := w.try(ada, "test_integration", id, `{"to":"stranger@example.org"}`)
+		id, _ = w.serves(ada, "create_integration", "", mailboxInput)["id"].(string)
+		_, err := w.tryService(ada, "test_integration", id, `{"to":"stranger@example.org"}`)
 		w.faults(err, "to")
-		w.does(ada, "test_integration", id, `{"to":"ADA@example.com"}`)
+		w.serves(ada, "test_integration", id, `{"to":"ADA@example.com"}`)
 	})
 }

@@ -495,14 +495,14 @@ func (gate *Gate) rebase(ctx context.Context, tx Store, a Approval, action *cata
 	}
 	delete(input, versionMember)
 	if seen.Stale == Untouched {
-		body, err := gate.current(ctx, tx, a, action)
+		rec, err := tx.Record(ctx, a.Workspace, a.Resource, a.TargetID, true)
 		if problem.Is(err, problem.NotFound) {
 			return nil, 0, blocked(a, err)
 		}
 		if err != nil {
 			return nil, 0, err
 		}
-		base, current := members(a.Base), members(body)
+		base, current := members(a.Base), members(rec.Body)
 		left := 0
 		for name := range input {
 			if name == "id" {
@@ -521,23 +521,6 @@ func (gate *Gate) rebase(ctx context.Context, tx Store, a Approval, action *cata
 	}
 	edited, err = json.Marshal(input)
 	return edited, seen.TargetVersion, err
-}
-
-// current returns the target's values as they are: a record's, locked until the
-// transaction ends, or what the service of the action says of it. A service's
-// version is looked at again when it runs.
-func (gate *Gate) current(ctx context.Context, tx Store, a Approval, action *catalog.Action) (json.RawMessage, error) {
-	if action.Of() == nil || action.Of().Keeps {
-		rec, err := tx.Record(ctx, a.Workspace, a.Resource, a.TargetID, true)
-		return rec.Body, err
-	}
-	call, err := gate.callOf(ctx, tx, a, action, nil, gate.now())
-	if err != nil {
-		return nil, err
-	}
-	call.IfVersion = 0
-	preview, err := action.Preview(ctx, tx, call)
-	return preview.Before, err
 }
 
 // A Vote is one of several yeses that an approval needs.

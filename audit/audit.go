@@ -83,6 +83,7 @@ const (
 	JobsPaused          Event = "server.jobs_paused" // nothing is sent outside
 	JobsResumed         Event = "server.jobs_resumed"
 
+	KeyFileRotated     Event = "server.key_rotated" // the server's secret key was changed
 	IntegrationCreated Event = "integration.created"
 	IntegrationChanged Event = "integration.changed"
 	IntegrationDeleted Event = "integration.deleted"

@@ -182,8 +182,8 @@ type Accounts struct {
 	Network Network
 }
 
-// accountPlace is what the secrets of an account are sealed for: itself.
-func accountPlace(a Account) string { return "integration " + a.Workspace + " " + a.ID }
+// AccountPlace is the context that the secrets of an account are sealed for.
+func AccountPlace(workspace, id string) string { return "integration " + workspace + " " + id }
 
 // plainSecrets is Secrets as they are sealed.
 type plainSecrets struct {
@@ -202,7 +202,7 @@ func (as *Accounts) Seal(a Account, s Secrets) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("encode the secrets of %s: %w", a.ID, err)
 	}
-	sealed, err := as.Sealer.Seal(plain, accountPlace(a))
+	sealed, err := as.Sealer.Seal(plain, AccountPlace(a.Workspace, a.ID))
 	if err != nil {
 		return "", fmt.Errorf("seal the secrets of %s: %w", a.ID, err)
 	}
@@ -214,7 +214,7 @@ func (as *Accounts) Open(a Account) (Secrets, error) {
 	if a.Sealed == "" {
 		return Secrets{}, nil
 	}
-	plain, err := as.Sealer.Open(a.Sealed, accountPlace(a))
+	plain, err := as.Sealer.Open(a.Sealed, AccountPlace(a.Workspace, a.ID))
 	if err != nil {
 		return Secrets{}, fmt.Errorf("the secrets of %s: %w", a.ID, err)
 	}

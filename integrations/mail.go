@@ -168,7 +168,7 @@ func (m *Mailer) Enqueue(ctx context.Context, tx jobs.Enqueuer, workspace string
 	if err != nil {
 		return fmt.Errorf("encode message: %w", err)
 	}
-	sealed, err := m.Sealer.Seal(plain, place(j))
+	sealed, err := m.Sealer.Seal(plain, MessagePlace(j.ID))
 	if err != nil {
 		return fmt.Errorf("seal message: %w", err)
 	}
@@ -178,8 +178,8 @@ func (m *Mailer) Enqueue(ctx context.Context, tx jobs.Enqueuer, workspace string
 	return tx.EnqueueJob(ctx, j)
 }
 
-// place is what a message is sealed for: its own job.
-func place(j jobs.Job) string { return "mail " + j.ID }
+// MessagePlace is the context that a message is sealed for: its own job.
+func MessagePlace(job string) string { return "mail " + job }
 
 // Jobs returns how jobs of [MailKind] are run.
 func (m *Mailer) Jobs() jobs.Kind {
@@ -192,7 +192,7 @@ func (m *Mailer) send(ctx context.Context, j jobs.Job) error {
 	if err := json.Unmarshal(j.Payload, &sealed); err != nil {
 		return jobs.Permanent(fmt.Errorf("payload: %w", err))
 	}
-	plain, err := m.Sealer.Open(sealed, place(j))
+	plain, err := m.Sealer.Open(sealed, MessagePlace(j.ID))
 	if err != nil {
 		return jobs.Permanent(err)
 	}

@@ -19,10 +19,12 @@ const (
 )
 
 const (
-	keysFresh  = 5 * time.Minute  // how long the keys that were read serve
-	keysAgain  = 10 * time.Second // between two readings for unknown keys, so that garbage costs no queries
-	keyContext = "oauth signing key "
+	keysFresh = 5 * time.Minute  // how long the keys that were read serve
+	keysAgain = 10 * time.Second // between two readings for unknown keys, so that garbage costs no queries
 )
+
+// KeyPlace is the context that the private half of a signing key is sealed for.
+func KeyPlace(id string) string { return "oauth signing key " + id }
 
 // A signer is a signing key, opened.
 type signer struct {
@@ -51,7 +53,7 @@ func (s *Server) load(ctx context.Context) error {
 	}
 	keys := make([]signer, len(stored))
 	for i, k := range stored {
-		seed, err := s.Sealer.Open(k.Private, keyContext+k.ID)
+		seed, err := s.Sealer.Open(k.Private, KeyPlace(k.ID))
 		if err != nil {
 			return fmt.Errorf("signing key %s: %w", k.ID, err)
 		}
@@ -143,7 +145,7 @@ func (s *Server) RotateKeys(ctx context.Context) error {
 		return err
 	}
 	k.ID, k.Public = rand.Text(), public
-	if k.Private, err = s.Sealer.Seal(private.Seed(), keyContext+k.ID); err != nil {
+	if k.Private, err = s.Sealer.Seal(private.Seed(), KeyPlace(k.ID)); err != nil {
 		return err
 	}
 	// Whether this node's key has won or another's, the keys are read again.

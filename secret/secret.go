@@ -19,7 +19,7 @@ import (
 	"strings"
 )
 
-// keySize is the size of a key and of its file.
+// keySize is the size of a key in its file.
 const keySize = 32
 
 // version begins every sealed text, so that another cipher can follow.
@@ -39,80 +39,122 @@ func NewKey() Key {
 	return k
 }
 
-// LoadKey reads the key in the file at path. If there is no such file it makes
-// a new key there, which only the file's owner can read.
+// LoadKeys reads the keys in the file at path: one, or two while a rotation is
+// on its way, the new one first. If there is no such file it makes a new key
+// there, which only the file's owner can read.
 //
 // A new file appears complete or not at all, and of several processes that
-// start at once, one makes the key and all use it. LoadKey fails if the file
-// is not exactly a key, or if others than its owner may read or write it: a
-// key that cannot be trusted is a question for the operator.
-func LoadKey(path string) (Key, error) {
-	k, err := readKey(path)
+// start at once, one makes the key and all use it. LoadKeys fails if the file
+// is not exactly a key or two, or if others than its owner may read or write it:
+// a key that cannot be trusted is a question for the operator.
+func LoadKeys(path string) ([]Key, error) {
+	keys, err := readKeys(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err = createKey(path); err == nil {
-			k, err = readKey(path)
+			keys, err = readKeys(path)
 		}
 	}
 	if err != nil {
-		return Key{}, fmt.Errorf("load secret key: %w", err)
+		return nil, fmt.Errorf("load secret key: %w", err)
 	}
-	return k, nil
+	return keys, nil
 }
 
-func readKey(path string) (Key, error) {
+func readKeys(path string) ([]Key, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return Key{}, err
+		return nil, err
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return Key{}, err
+		return nil, err
 	}
 	if mode := info.Mode(); !mode.IsRegular() {
-		return Key{}, fmt.Errorf("%s is not a regular file", path)
+		return nil, fmt.Errorf("%s is not a regular file", path)
 	} else if mode.Perm()&0o077 != 0 {
-		return Key{}, fmt.Errorf("%s may be used by others than its owner (mode %#o): run chmod 600 on it, and replace the key if others have read it", path, mode.Perm())
+		return nil, fmt.Errorf("%s may be used by others than its owner (mode %#o): run chmod 600 on it, and replace the key if others have read it", path, mode.Perm())
 	}
-	var k Key
-	if info.Size() != keySize {
-		return Key{}, fmt.Errorf("%s has %d bytes, a key has %d: it is no key, or a damaged one; restore it from the backup", path, info.Size(), keySize)
+	if n := info.Size(); n != keySize && n != 2*keySize {
+		return nil, fmt.Errorf("%s has %d bytes, a key has %d: it is no key, or a damaged one; restore it from the backup", path, n, keySize)
 	}
-	if _, err := f.ReadAt(k.b[:], 0); err != nil {
-		return Key{}, err
+	keys := make([]Key, info.Size()/keySize)
+	for i := range keys {
+		if _, err := f.ReadAt(keys[i].b[:], int64(i)*keySize); err != nil {
+			return nil, err
+		}
+		if keys[i] == (Key{}) {
+			return nil, fmt.Errorf("%s holds only zeros, which is no key; restore it from the backup", path)
+		}
 	}
-	if k == (Key{}) {
-		return Key{}, fmt.Errorf("%s holds only zeros, which is no key; restore it from the backup", path)
+	return keys, nil
+}
+
+// ReplaceKeys puts other keys into the file at path, which has to be there: one,
+// or two while a rotation is on its way, the new one first. The file holds the
+// old keys or the new ones at any time, also after a power cut.
+func ReplaceKeys(path string, keys ...Key) error {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return fmt.Errorf("replace secret key: %w", err)
 	}
-	return k, nil
+	if !info.Mode().IsRegular() {
+		return fmt.Errorf("replace secret key: %s is not a regular file; name the file itself", path)
+	}
+	temp, err := writeKeys(path, keys...)
+	if err != nil {
+		return fmt.Errorf("replace secret key: %w", err)
+	}
+	if err := os.Rename(temp, path); err != nil {
+		os.Remove(temp)
+		return fmt.Errorf("replace secret key: %w", err)
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// writeKeys writes the keys into a file beside path, and returns its name.
+func writeKeys(path string, keys ...Key) (string, error) {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*") // mode 0600, O_EXCL
+	if err != nil {
+		return "", err
+	}
+	for _, k := range keys {
+		if err == nil {
+			_, err = f.Write(k.b[:])
+		}
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		os.Remove(f.Name())
+		return "", err
+	}
+	return f.Name(), nil
+}
+
+// syncDir makes the names in the directory durable.
+func syncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 // createKey makes a key file at path, unless another process has just done so.
 // It writes beside the path and then links, so that nobody sees half a key,
 // not even after a power cut.
 func createKey(path string) error {
-	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*") // mode 0600, O_EXCL
+	temp, err := writeKeys(path, NewKey())
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name())
-	k := NewKey()
-	_, err = f.Write(k.b[:])
-	if err == nil {
-		err = f.Sync()
-	}
-	if err := errors.Join(err, f.Close()); err != nil {
+	defer os.Remove(temp)
+	if err := os.Link(temp, path); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	if err := os.Link(f.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return syncDir(filepath.Dir(path))
 }
 
 // Seal encrypts plain with AES-256-GCM. The result is printable text. Only the

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -14,17 +15,18 @@ import (
 	"trustpager/secret"
 )
 
-func TestLoadKeyMakesTheFileOnce(t *testing.T) {
+func TestLoadKeysMakesTheFileOnce(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "secret.key")
 	keys := make([]secret.Key, 16)
 	var wg sync.WaitGroup
 	for i := range keys {
 		wg.Go(func() {
-			k, err := secret.LoadKey(path)
-			if err != nil {
-				t.Errorf("LoadKey: %v", err)
+			k, err := secret.LoadKeys(path)
+			if err != nil || len(k) != 1 {
+				t.Errorf("LoadKeys: got %d keys, %v", len(k), err)
+				return
 			}
-			keys[i] = k
+			keys[i] = k[0]
 		})
 	}
 	wg.Wait()
@@ -46,7 +48,7 @@ func TestLoadKeyMakesTheFileOnce(t *testing.T) {
 	}
 }
 
-func TestLoadKeyRefusesWhatIsNoKey(t *testing.T) {
+func TestLoadKeysRefusesWhatIsNoKey(t *testing.T) {
 	random := bytes.Repeat([]byte{7}, 32)
 	for _, tt := range []struct {
 		name string
@@ -56,8 +58,10 @@ func TestLoadKeyRefusesWhatIsNoKey(t *testing.T) {
 	}{
 		{"empty", nil, 0o600, "0 bytes"},
 		{"short", random[:31], 0o600, "31 bytes"},
-		{"long", append(random, 1), 0o600, "33 bytes"},
+		{"long", append(bytes.Clone(random), 1), 0o600, "33 bytes"},
 		{"zeros", make([]byte, 32), 0o600, "only zeros"},
+		{"a key and zeros", append(bytes.Clone(random), make([]byte, 32)...), 0o600, "only zeros"},
+		{"three", bytes.Repeat(random, 3), 0o600, "96 bytes"},
 		{"group may read", random, 0o640, "chmod 600"},
 		{"world may read", random, 0o604, "chmod 600"},
 		{"group may write", random, 0o620, "chmod 600"},
@@ -70,20 +74,20 @@ func TestLoadKeyRefusesWhatIsNoKey(t *testing.T) {
 			if err := os.Chmod(path, tt.mode); err != nil { // whatever the umask
 				t.Fatal(err)
 			}
-			k, err := secret.LoadKey(path)
+			k, err := secret.LoadKeys(path)
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
-				t.Errorf("LoadKey error = %v, want one with %q", err, tt.want)
+				t.Errorf("LoadKeys error = %v, want one with %q", err, tt.want)
 			}
-			if k != (secret.Key{}) {
-				t.Error("LoadKey returned a key with its error")
+			if k != nil {
+				t.Error("LoadKeys returned a key with its error")
 			}
 			if got, _ := os.ReadFile(path); !bytes.Equal(got, tt.body) {
-				t.Error("LoadKey changed the file")
+				t.Error("LoadKeys changed the file")
 			}
 		})
 	}
-	if _, err := secret.LoadKey(t.TempDir()); err == nil {
-		t.Error("LoadKey of a directory succeeded")
+	if _, err := secret.LoadKeys(t.TempDir()); err == nil {
+		t.Error("LoadKeys of a directory succeeded")
 	}
 }
 
@@ -140,11 +144,13 @@ func TestKeyNeverShows(t *testing.T) {
 	if err := os.WriteFile(path, bytes.Repeat([]byte("A"), 32), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	k, err := secret.LoadKey(path)
+	keys, err := secret.LoadKeys(path)
 	if err != nil {
 		t.Fatal(err)
 	}
+	k := keys[0]
 	var out bytes.Buffer
+	fmt.Fprintf(&out, "%v %+v %#v\n", keys, keys, keys)
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
 		fmt.Fprintf(&out, verb+"\n", k)
 		fmt.Fprintf(&out, verb+"\n", &k)
@@ -159,5 +165,38 @@ func TestKeyNeverShows(t *testing.T) {
 		if strings.Contains(out.String(), leak) {
 			t.Errorf("the key shows as %q in:\n%s", leak, out.String())
 		}
+	}
+}
+
+func TestReplaceKeys(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "secret.key")
+	old, next := secret.NewKey(), secret.NewKey()
+	if err := secret.ReplaceKeys(path, next); err == nil {
+		t.Error("keys were put into a file that is not there")
+	}
+	if _, err := secret.LoadKeys(path); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range [][]secret.Key{{next, old}, {next}} {
+		if err := secret.ReplaceKeys(path, want...); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := secret.LoadKeys(path); err != nil || !slices.Equal(got, want) {
+			t.Errorf("got %d keys, %v; want the %d that were put there", len(got), err, len(want))
+		}
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the file: got %v, %v; want mode 0600", info, err)
+	}
+	link := filepath.Join(dir, "link.key")
+	if err := os.Symlink(path, link); err != nil {
+		t.Fatal(err)
+	}
+	if err := secret.ReplaceKeys(link, old); err == nil {
+		t.Error("a link was replaced, want it refused: the file that it names would keep its key")
+	}
+	if left, _ := filepath.Glob(filepath.Join(dir, ".*")); len(left) > 0 {
+		t.Errorf("files left behind: %v", left)
 	}
 }

@@ -175,6 +175,18 @@ func TestAdminGuide(t *testing.T) {
 	b.Do(browsertest.Open(graceAt+"/remove"), browsertest.See("input[name=keep]"))
 	picture("member-remove")
 
+	// Integrations.
+	b.Do(browsertest.Open(s.URL+"/settings/integrations/new?kind=anthropic"), browsertest.Fill("name", "Drafts"), browsertest.Fill("api_key", "sk-ant-0123456789-wxyz"),
+		browsertest.Fill("model", "claude-sonnet-4-5"))
+	b.Follow("main button.primary")
+	b.Do(browsertest.Open(s.URL+"/settings/integrations/new?kind=email"), browsertest.Fill("name", "Orders"), browsertest.Fill("address", "orders@example.com"),
+		browsertest.Fill("smtp_host", "smtp.example.com"), browsertest.Fill("smtp_password", "a password"))
+	b.Follow("main button.primary")
+	b.Do(browsertest.Open(b.URL()), browsertest.See("#state .badge")) // without the notice
+	picture("integration")
+	b.Do(browsertest.Open(s.URL+"/settings/integrations"), browsertest.See("tbody tr"))
+	picture("integrations")
+
 	// Company, rules, pause, billing, account.
 	for name, path := range map[string]string{"company": "/settings/company", "rules": "/settings/approvals", "pause": "/settings/pause", "billing": "/settings/billing", "account": "/account"} {
 		b.Do(browsertest.Open(s.URL+path), browsertest.See("main h1"))

@@ -155,16 +155,26 @@ func (db *DB) VerifyAudit(ctx context.Context, workspace string) (int64, error) 
 	if err != nil {
 		return 0, fmt.Errorf("verify audit log: %w", err)
 	}
+	epochs, err := db.epochs(ctx, tx, workspace)
+	if err != nil {
+		return 0, err
+	}
 	rows, err := tx.QueryContext(ctx, `SELECT seq, stored, seal FROM audit_entries WHERE workspace = $1 ORDER BY seq`, workspace)
 	if err != nil {
 		return 0, fmt.Errorf("verify audit log: %w", err)
 	}
 	defer rows.Close()
-	v := audit.Verifier{Key: db.auditKey}
+	v := audit.Verifier{}
 	for rows.Next() {
 		var r audit.Row
 		if err := rows.Scan(&r.Seq, &r.Stored, &r.Seal); err != nil {
 			return n, err
+		}
+		v.Key = db.auditKey
+		for _, e := range slices.Backward(epochs) {
+			if r.Seq <= e.seq {
+				v.Key = e.key
+			}
 		}
 		if err := v.Next(r); err != nil {
 			return n, err
@@ -181,4 +191,37 @@ func (db *DB) VerifyAudit(ctx context.Context, workspace string) (int64, error) 
 		return n, fmt.Errorf("the log ends at entry %d, but its head was changed: entries may have been removed at the end, or the secret key is not the one it was sealed with", n)
 	}
 	return n, nil
+}
+
+// An epoch is a part of a log that was sealed with an earlier secret key. Nobody
+// can change it with that key: the first entry after it is sealed over its last
+// one, with a later key.
+type epoch struct {
+	seq int64 // of its last entry
+	key []byte
+}
+
+// epochPlace is the context that the key of an epoch is sealed for.
+func epochPlace(workspace string, seq string) string { return "audit epoch " + workspace + " " + seq }
+
+// epochs returns those of the workspace's log, the earliest first.
+func (db *DB) epochs(ctx context.Context, q queryer, workspace string) ([]epoch, error) {
+	rows, err := q.QueryContext(ctx, `SELECT seq, audit_key FROM audit_epochs WHERE workspace = $1 ORDER BY seq`, workspace)
+	if err != nil {
+		return nil, fmt.Errorf("verify audit log: %w", err)
+	}
+	defer rows.Close()
+	var all []epoch
+	for rows.Next() {
+		var e epoch
+		var sealed string
+		if err := rows.Scan(&e.seq, &sealed); err != nil {
+			return nil, err
+		}
+		if e.key, err = db.key.Open(sealed, epochPlace(workspace, strconv.FormatInt(e.seq, 10))); err != nil {
+			return nil, fmt.Errorf("the key of the audit log's entries up to %d was changed: %w", e.seq, err)
+		}
+		all = append(all, e)
+	}
+	return all, rows.Err()
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
 // The files in a backup.
@@ -17,8 +18,9 @@ const (
 	backupKey      = "secret.key"
 )
 
-// keySize is the size of a secret key file.
-const keySize = 32 // bytes
+// keyFileSizes are those of a secret key file: with one key, or with two while a
+// rotation is on its way.
+var keyFileSizes = []int64{32, 64}
 
 // ErrNotSQLite says that backups are for SQLite; PostgreSQL has tools of its
 // own for that.
@@ -172,7 +174,7 @@ func Restore(path, database, keyFile string) error {
 		if err != nil {
 			return fmt.Errorf("restore: %s is not a backup of this program: %w", path, err)
 		}
-		if targets[h.Name] == "" || found[h.Name] || h.Typeflag != tar.TypeReg || h.Name == backupKey && h.Size != keySize {
+		if targets[h.Name] == "" || found[h.Name] || h.Typeflag != tar.TypeReg || h.Name == backupKey && !slices.Contains(keyFileSizes, h.Size) {
 			return fmt.Errorf("restore: %s is not a backup of this program: it holds %q", path, h.Name)
 		}
 		found[h.Name] = true

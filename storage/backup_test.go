@@ -28,7 +28,7 @@ func checkMode(t *testing.T, path string) {
 func TestBackupHoldsAllWhileItIsWritten(t *testing.T) {
 	dir := t.TempDir()
 	path, keyFile, archive := filepath.Join(dir, "test.db"), filepath.Join(dir, "test.key"), filepath.Join(dir, "backup.tar")
-	_, err := secret.LoadKey(keyFile)
+	_, err := secret.LoadKeys(keyFile)
 	must(t, err)
 	db := storagetest.Open(t, path)
 	ctx := t.Context()
@@ -106,7 +106,7 @@ func TestBackupHoldsAllWhileItIsWritten(t *testing.T) {
 func TestDamagedBackupRestoresNothing(t *testing.T) {
 	dir := t.TempDir()
 	keyFile, archive := filepath.Join(dir, "test.key"), filepath.Join(dir, "backup.tar")
-	_, err := secret.LoadKey(keyFile)
+	_, err := secret.LoadKeys(keyFile)
 	must(t, err)
 	path := filepath.Join(dir, "test.db")
 	storagetest.Open(t, path)

@@ -52,6 +52,7 @@ type shared struct {
 	url      string  // PostgreSQL
 	key      secret.Key
 	auditKey []byte
+	keyKnown atomic.Bool // the database's key was found to be this one
 
 	now func() time.Time
 
@@ -197,7 +198,7 @@ const keyPrint = "secret_key"
 // checkKey fails with [ErrWrongKey] unless the key is the one that the database
 // was made with. A new database takes the key.
 func (db *DB) checkKey(ctx context.Context) error {
-	mine := hex.EncodeToString(db.key.Derive("fingerprint"))
+	mine := fingerprint(db.key)
 	theirs, err := db.setting(ctx, keyPrint)
 	if err == nil && theirs == "" {
 		err = db.inTx(ctx, func(tx *DB) error {
@@ -211,8 +212,12 @@ func (db *DB) checkKey(ctx context.Context) error {
 	if err == nil && theirs != mine {
 		return ErrWrongKey
 	}
+	db.keyKnown.Store(err == nil)
 	return err
 }
+
+// fingerprint tells the key from others, and nothing about it.
+func fingerprint(k secret.Key) string { return hex.EncodeToString(k.Derive("fingerprint")) }
 
 // baseURL is the setting that tells where people reach the server.
 const baseURL = "base_url"

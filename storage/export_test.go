@@ -84,3 +84,12 @@ func (db *DB) PurgeLocked(ctx context.Context, id string, before time.Time) (gon
 	})
 	return gone, err
 }
+
+// SealedTables are the tables that hold sealed values.
+var SealedTables = sealedTables
+
+// DropIdle closes the connections that nobody uses.
+func (db *DB) DropIdle() {
+	db.pool.SetMaxIdleConns(0)
+	db.pool.SetMaxIdleConns(16)
+}

@@ -40,7 +40,7 @@ var notOfAWorkspace = []string{
 	"AccountByID", "ReadableAccounts", // find the workspace by an id, and for the server that reads mailboxes
 	"ClaimJobs", "NextJobDue", "JobsPaused", "PauseJobs", "ResumeJobs", "DeadJobs", "PendingWorkspaces", // the runner's
 	"PurgeRequests", "PurgeIdempotencyKeys", "PurgeDeadJobs", "PurgeDeliveries", "PurgeClients", "PurgeUnconsented", "PurgeTokens", "PurgeSessions", "PurgeResetLinks", "PurgeTallies", "PurgeInvitations", // the clean-up's
-	"Raw", "Rows", "ListQuery", "Setting", "SetSetting", "CutWriter", "CutNow", "WaitQueued", "Touch", "PurgeLocked", // of these tests
+	"Raw", "Rows", "DropIdle", "ListQuery", "Setting", "SetSetting", "CutWriter", "CutNow", "WaitQueued", "Touch", "PurgeLocked", // of these tests
 }
 
 // seen returns an error if a read has found something.
@@ -653,6 +653,9 @@ func fill(t *testing.T, db *storage.DB, id string) *filled {
 		Settings: integrations.Settings{IMAPHost: "alpha"}, Active: true, Default: true, Version: 1, CreatedAt: now, UpdatedAt: now}))
 	_, _, err = db.AddTally(ctx, id, messages.Tally{Owner: "key_1", What: "sends", Period: "2026-01-31"}, 7, 100, now)
 	must(t, err)
+	epoch, err := storagetest.Key.Seal([]byte("k"), "audit epoch "+id+" 0")
+	must(t, err)
+	must(t, db.Raw(ctx, `INSERT INTO audit_epochs (workspace, seq, audit_key) VALUES ($1, 0, $2)`, id, epoch))
 	setEndpoint(t, db, "wh_1", id, "key_1", "https://alpha/", "s")
 	setEndpoint(t, db, "wh_2", id, "whs_1", "https://alpha/events", "s")
 	must(t, db.CreateSubscription(ctx, approvals.Subscription{ID: "whs_1", Workspace: id, Version: 1, Active: true, Creator: access.Principal{Kind: access.KindKey, ID: "key_1"}}))

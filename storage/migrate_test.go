@@ -82,7 +82,7 @@ func TestOlderFileIsCopiedBeforeItIsMigrated(t *testing.T) {
 		}
 		must(t, db.Raw(ctx, "ALTER TABLE approvals DROP COLUMN "+column))
 	}
-	for _, table := range []string{"loans", "oauth_refresh_tokens", "oauth_families", "oauth_codes", "oauth_grants", "oauth_policies", "oauth_clients", "oauth_signing_keys", "sessions", "reset_links", "integrations", "tallies", "invitations", "subscriptions"} {
+	for _, table := range []string{"loans", "oauth_refresh_tokens", "oauth_families", "oauth_codes", "oauth_grants", "oauth_policies", "oauth_clients", "oauth_signing_keys", "sessions", "reset_links", "integrations", "audit_epochs", "tallies", "invitations", "subscriptions"} {
 		must(t, db.Raw(ctx, "DROP TABLE "+table))
 	}
 	for _, q := range []string{"DROP INDEX members_user", "DROP TABLE settings", "DROP INDEX records_updated", "DROP TRIGGER audit_entries_no_replace",

@@ -35,7 +35,7 @@ func (db *DB) openPostgres(ctx, background context.Context, url string, opts Opt
 	set("application_name", "trustpager")
 	set("statement_timeout", "30000")                   // ms
 	set("idle_in_transaction_session_timeout", "60000") // ms
-	db.pool = stdlib.OpenDB(*cfg)
+	db.pool = stdlib.OpenDB(*cfg, stdlib.OptionAfterConnect(db.holdKey))
 	db.pool.SetMaxOpenConns(16)
 	db.pool.SetMaxIdleConns(16)
 	db.pool.SetConnMaxIdleTime(5 * time.Minute)
@@ -46,6 +46,29 @@ func (db *DB) openPostgres(ctx, background context.Context, url string, opts Opt
 	listen := cfg.Copy()
 	listen.RuntimeParams["statement_timeout"] = "0"
 	db.done.Go(func() { db.listen(background, listen) })
+	return nil
+}
+
+// keyLock is the advisory lock that keeps the secret key of the database as it
+// is: each connection shares it, and a rotation has it alone.
+const keyLock = 0x7472757374 // "trust"
+
+// holdKey lets a connection be used only with the secret key that the database
+// has: it cannot change before the connection ends.
+func (db *DB) holdKey(ctx context.Context, conn *pgx.Conn) error {
+	if _, err := conn.Exec(ctx, "SELECT pg_advisory_lock_shared($1)", int64(keyLock)); err != nil {
+		return fmt.Errorf("wait for the secret key: %w", err)
+	}
+	if !db.keyKnown.Load() {
+		return nil // checkKey looks at it, on such a connection
+	}
+	var theirs string
+	if err := conn.QueryRow(ctx, "SELECT value FROM settings WHERE name = $1", keyPrint).Scan(&theirs); err != nil {
+		return fmt.Errorf("look at the secret key: %w", err)
+	}
+	if theirs != fingerprint(db.key) {
+		return ErrWrongKey
+	}
 	return nil
 }
 

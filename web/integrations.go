@@ -448,13 +448,9 @@ func (p *Pages) testIntegration(r *http.Request, in room) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	values := map[string]string{}
+	input := map[string]string{}
 	if to := strings.TrimSpace(r.PostForm.Get("to")); to != "" && a.Kind == integrations.EmailKind {
-		values["to"] = to
-	}
-	input, err := json.Marshal(values)
-	if err != nil {
-		return answer{}, err
+		input["to"] = to
 	}
 	if _, err := p.act(r.Context(), in, "test_integration", a.ID, 0, input); err != nil {
 		if !isFault(err) {
@@ -491,7 +487,7 @@ func (p *Pages) deleteIntegration(r *http.Request, in room) (answer, error) {
 	if !typed(r, a.Name) {
 		return p.integrationDeletion(a, true), nil
 	}
-	if _, err := p.act(r.Context(), in, "delete_integration", a.ID, 0, nil); err != nil {
+	if _, err := p.act(r.Context(), in, "delete_integration", a.ID, 0, struct{}{}); err != nil {
 		return answer{}, err
 	}
 	p.tell(r.Context(), "“"+visibleText(a.Name)+"” is deleted.")

@@ -214,7 +214,7 @@ func (d *Deliverer) sign(to Endpoint, m Delivery, now time.Time) (string, error)
 	}
 	var signatures []string
 	for _, s := range sealed {
-		secret, err := d.Sealer.Open(s, place(to.Workspace, to.Owner))
+		secret, err := d.Sealer.Open(s, Place(to.Workspace, to.Owner))
 		if err != nil {
 			return "", fmt.Errorf("secret of endpoint %s: %w", to.ID, err)
 		}

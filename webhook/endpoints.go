@@ -113,7 +113,7 @@ func (s *Endpoints) Open(ctx context.Context, tx Store, workspace, owner, url st
 
 // Secret returns the secret of the endpoint.
 func (s *Endpoints) Secret(e Endpoint) (Secret, error) {
-	secret, err := s.Sealer.Open(e.Secret, place(e.Workspace, e.Owner))
+	secret, err := s.Sealer.Open(e.Secret, Place(e.Workspace, e.Owner))
 	if err != nil {
 		return nil, fmt.Errorf("secret of endpoint %s: %w", e.ID, err)
 	}
@@ -137,7 +137,7 @@ func (s *Endpoints) Rotate(ctx context.Context, tx Store, workspace, owner strin
 
 func (s *Endpoints) newSecret(workspace, owner string) (Secret, string, error) {
 	secret := NewSecret()
-	sealed, err := s.Sealer.Seal(secret, place(workspace, owner))
+	sealed, err := s.Sealer.Seal(secret, Place(workspace, owner))
 	if err != nil {
 		return nil, "", fmt.Errorf("webhook secret: %w", err)
 	}

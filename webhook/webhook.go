@@ -294,5 +294,5 @@ type Sealer interface {
 	Open(sealed, context string) ([]byte, error)
 }
 
-// place is the context that the secrets of an owner's endpoint are sealed for.
-func place(workspace, owner string) string { return "webhook " + workspace + " " + owner }
+// Place is the context that the secrets of an owner's endpoint are sealed for.
+func Place(workspace, owner string) string { return "webhook " + workspace + " " + owner }

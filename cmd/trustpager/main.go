@@ -53,6 +53,7 @@ type cli struct {
 	Resume    resumeCmd    `cmd:"" help:"End a pause."`
 	Audit     auditCmd     `cmd:"" help:"Look at the audit log and verify it."`
 	Jobs      jobsCmd      `cmd:"" help:"Pause and resume outgoing jobs; look at dead ones."`
+	Secret    secretCmd    `cmd:"" help:"Change the secret key of the server."`
 	Backup    backupCmd    `cmd:"" help:"Write a backup of a SQLite database, while it is in use."`
 	Restore   restoreCmd   `cmd:"" help:"Restore a backup to new files."`
 	Migrate   migrateCmd   `cmd:"" help:"Bring the tables of the database up to date."`
@@ -206,11 +207,20 @@ func (e *env) openDatabase(create bool) (*storage.DB, secret.Key, error) {
 			return nil, secret.Key{}, wrongKey(e.Database, file)
 		}
 	}
-	key, err := secret.LoadKey(file)
+	keys, err := secret.LoadKeys(file)
 	if err != nil {
-		return nil, key, err
+		return nil, secret.Key{}, err
 	}
-	db, err := storage.Open(e.ctx, e.Database, storage.Options{Key: key, Now: e.now})
+	var db *storage.DB
+	var key secret.Key
+	for _, key = range keys { // of two, the database has one: a rotation was interrupted
+		if db, err = storage.Open(e.ctx, e.Database, storage.Options{Key: key, Now: e.now}); !errors.Is(err, storage.ErrWrongKey) {
+			break
+		}
+	}
+	if len(keys) > 1 && err == nil {
+		slog.Warn("a rotation of the secret key was interrupted; finish it while no server runs, with: trustpager secret rotate", "file", file)
+	}
 	if errors.Is(err, storage.ErrWrongKey) {
 		if newKey {
 			os.Remove(file) // it opens nothing

@@ -22,3 +22,12 @@ CREATE TABLE integrations (
 CREATE INDEX integrations_list ON integrations (workspace, id);
 CREATE UNIQUE INDEX integrations_default ON integrations (workspace, purpose) WHERE is_default;
 CREATE INDEX integrations_readable ON integrations (id) WHERE readable;
+
+-- The ends of the parts of an audit log that were sealed with earlier secret
+-- keys, each with the key of its seals.
+CREATE TABLE audit_epochs (
+	workspace TEXT NOT NULL,
+	seq       BIGINT NOT NULL, -- of the last entry of the part
+	audit_key TEXT NOT NULL, -- sealed
+	PRIMARY KEY (workspace, seq)
+);
