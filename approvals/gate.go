@@ -321,8 +321,9 @@ func (gate *Gate) once(ctx context.Context, tx Store, g access.Grant, a *catalog
 	if in.Request.IdempotencyKey == "" {
 		return do()
 	}
+	// Secrets stay out of the fingerprint: it is kept, and could be guessed against.
 	k := IdempotencyKey{Credential: g.Principal.ID, Key: in.Request.IdempotencyKey,
-		Fingerprint: digest(a.Name, in.Request.Method, in.Request.Path, string(in.Request.Body)), Now: now, Since: now.Add(-IdempotencyTTL)}
+		Fingerprint: digest(a.Name, in.Request.Method, in.Request.Path, string(a.Mask(in.Request.Body))), Now: now, Since: now.Add(-IdempotencyTTL)}
 	replay, used, err := tx.TakeIdempotencyKey(ctx, g.Workspace.ID, k)
 	if err != nil {
 		return Outcome{}, err
