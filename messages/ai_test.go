@@ -120,10 +120,12 @@ func TestModelFailuresEndVisibly(t *testing.T) {
 		{integrationstest.NoQuota, "failed", ""},
 		{integrationstest.Invalid, "failed", "400"},
 		{integrationstest.Refuses, "failed", "declined"},
+		{integrationstest.Hang, "queued", ""},
 	} {
 		t.Run(string(tt.fault), func(t *testing.T) {
 			eachModel(t, false, func(t *testing.T, o *office, m *model) {
 				o.addModel(m, 0)
+				o.Messages.Accounts.Network.Timeout = patience
 				m.peer.Fail(tt.fault)
 				asked := o.Do("POST", "/v1/ai/edit-text", o.Agent, object("text", "gud", "instructions", "Mend it.")).Want(t, 202).Text("approval.id")
 				o.Do("POST", "/v1/approvals/"+asked+"/approve", o.Full, "{}").Want(t, 200)

@@ -114,6 +114,9 @@ func TestUnconnectedSenderBlocksApproval(t *testing.T) {
 	})
 }
 
+// patience is how long a test waits for a peer that holds its answer.
+const patience = 300 * time.Millisecond
+
 func TestSendFailuresEndVisibly(t *testing.T) {
 	for _, tt := range []struct {
 		fault  integrationstest.Fault
@@ -128,12 +131,15 @@ func TestSendFailuresEndVisibly(t *testing.T) {
 		{integrationstest.BadLogin, "queued", "failed", "OUTSIDE_FAILED", 0},
 		{integrationstest.OtherName, "queued", "failed", "OUTSIDE_FAILED", 0},
 		{integrationstest.Untrusted, "queued", "failed", "OUTSIDE_FAILED", 0},
+		{integrationstest.Hang, "queued", "failed", "OUTSIDE_FAILED", 0},
+		{integrationstest.HangAfterData, "unknown", "unknown", "OUTCOME_UNKNOWN", 1},
 		{integrationstest.Drop, "unknown", "unknown", "OUTCOME_UNKNOWN", 1},
 	} {
 		t.Run(string(tt.fault), func(t *testing.T) {
 			m := integrationstest.NewMail(t, integrations.TLS)
 			o := open(t, filepath.Join(t.TempDir(), "test.db"), m.Network(), false)
 			o.addMail(m, integrationstest.MailUser)
+			o.Messages.Accounts.Network.Timeout = patience
 			m.Fail(tt.fault)
 			id := o.send("ada@example.com", "Hello", "Hello").Want(t, 200).Text("data.id")
 			o.carry("email")
@@ -161,6 +167,8 @@ func TestSendFailuresEndVisibly(t *testing.T) {
 			}
 			// A person tries it again: the same message, under the same id.
 			m.Fail("")
+			m.Release()
+			o.Messages.Accounts.Network.Timeout = 0
 			again := o.Do("POST", "/v1/approvals/"+back[0].ID+"/retry", o.Full, "").Want(t, 200)
 			if again.Text("data.result.id") != id || again.Text("data.outside") != "queued" {
 				t.Errorf("retried: got %s", again.Body)

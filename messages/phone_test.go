@@ -201,11 +201,13 @@ func TestPhoneFailuresEndVisibly(t *testing.T) {
 		{integrationstest.TooMany, "queued", "failed", 6, "429"},
 		{integrationstest.Overloaded, "queued", "failed", 6, "503"},
 		{integrationstest.Broken, "unknown", "unknown", 1, "500"},
+		{integrationstest.Hang, "unknown", "unknown", 1, ""},
 	} {
 		t.Run(string(tt.fault), func(t *testing.T) {
 			x := integrationstest.NewTwilio(t)
 			o := open(t, t.TempDir()+"/test.db", x.Network(), false)
 			o.addTwilio(x)
+			o.Messages.Accounts.Network.Timeout = patience
 			x.Fail(tt.fault)
 			id := o.Do("POST", "/v1/sms/send", o.sender, object("to", theirNumber, "body", "Hello")).Want(t, 200).Text("data.id")
 			tries := len(o.carry("sms"))
