@@ -148,6 +148,10 @@ func (a *Action) Scope() access.Scope {
 	return access.Scope{Resource: a.Resource, Rung: access.LowestRung(a.resource.Ladder, verb)}
 }
 
+// Own reports whether the action is about what the caller's own credential has
+// made, and allowed to whom any verb of the resource is.
+func (a *Action) Own() bool { return a.own }
+
 // Awaited reports whether who asks for the action wants what comes of it
 // outside, as what a model writes, and not only that it is on its way.
 func (a *Action) Awaited() bool { return a.Verb == access.Use }

@@ -13,6 +13,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"reflect"
 	"runtime"
 	"runtime/pprof"
@@ -26,6 +28,7 @@ import (
 
 	"trustpager/access"
 	"trustpager/admin"
+	"trustpager/catalog"
 	"trustpager/jobs"
 	"trustpager/server"
 	"trustpager/server/servertest"
@@ -77,11 +80,30 @@ func TestEachActionIsEverywhere(t *testing.T) {
 			continue // the search across resources has no scope of its own
 		}
 		resource, ok := s.Catalog.Resource(a.Resource)
-		if !ok || !slices.Contains(resource.Ladder.Verbs(), a.Verb) {
+		if !ok || !slices.Contains(resource.Ladder.Verbs(), a.Verb) && !a.Own() {
 			t.Errorf("%s: the ladder of %s has no rung for it", a.Name, a.Resource)
 		}
 		if err := s.Catalog.CheckScopes([]access.Scope{a.Scope()}); err != nil || scopes[a.Name] != a.Scope().String() {
 			t.Errorf("%s: scope %s (%v), in the OpenAPI document %q", a.Name, a.Scope(), err, scopes[a.Name])
+		}
+	}
+	// The actions of the program itself are told of one by one; those of records
+	// follow from their fields.
+	pages, err := filepath.Glob("../docs/*.md")
+	if err != nil || len(pages) == 0 {
+		t.Fatalf("docs: got %v, %v", pages, err)
+	}
+	var docs strings.Builder
+	for _, page := range pages {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		docs.Write(text)
+	}
+	for _, a := range s.Catalog.Actions() {
+		if r, ok := s.Catalog.Resource(a.Resource); ok && r.Code && a.Op != catalog.OpList && a.Op != catalog.OpGet && a.Op != catalog.OpSearch && !strings.Contains(docs.String(), "`"+a.Name+"`") {
+			t.Errorf("%s: no document names it", a.Name)
 		}
 	}
 	for _, name := range tools {
