@@ -319,7 +319,7 @@ func checkWorkspace(c *catalog.Catalog, w access.Workspace) error {
 		bad("name", nameForm, fmt.Sprintf("%.120q", w.Name))
 	}
 	if u := w.Settings.SupportURL; u != "" {
-		if parsed, err := url.Parse(u); err != nil || !slices.Contains([]string{"https", "http", "mailto"}, parsed.Scheme) {
+		if parsed, err := url.Parse(u); err != nil || len(u) > 500 || !slices.Contains([]string{"https", "http", "mailto"}, parsed.Scheme) {
 			bad("support_url", "an https, http or mailto URL", fmt.Sprintf("%.100q", u))
 		}
 	}

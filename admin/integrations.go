@@ -38,7 +38,7 @@ func (d *Desk) integrations(ctx context.Context, s catalog.Store, a *catalog.Act
 	case "list_integrations":
 		return d.listIntegrations(tx, a, c)
 	case "create_integration":
-		return d.createIntegration(ctx, tx, a, c)
+		return d.createIntegration(ctx, tx, a, c, lock)
 	}
 	account, err := findIntegration(ctx, tx, a, c, lock)
 	if err != nil {
@@ -260,7 +260,12 @@ func droppedText(dropped []string, will bool) string {
 		strings.Join(dropped, " and "), was, fix)
 }
 
-func (d *Desk) createIntegration(ctx context.Context, tx Store, a *catalog.Action, c catalog.Call) (catalog.Plan, error) {
+func (d *Desk) createIntegration(ctx context.Context, tx Store, a *catalog.Action, c catalog.Call, lock bool) (catalog.Plan, error) {
+	if lock { // so that two do not each make the last one
+		if _, err := tx.LockWorkspace(ctx, c.Grant.Workspace.ID); err != nil {
+			return catalog.Plan{}, err
+		}
+	}
 	kind, _ := c.Input.Values["kind"].(string)
 	account := integrations.Account{Workspace: c.Grant.Workspace.ID, Kind: integrations.Kind(kind), Active: true}
 	title := catalog.Target{}

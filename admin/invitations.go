@@ -65,7 +65,7 @@ func (d *Desk) Invite(ctx context.Context, g access.Grant, in Invite) (i Invitat
 		if err := d.mayInvite(ctx, tx, g, in, true); err != nil {
 			return err
 		}
-		i, link, err = d.invite(ctx, tx, g, in)
+		i, link, err = d.invite(ctx, tx, g, in, g.Principal)
 		return err
 	})
 	return i, link, err
@@ -172,7 +172,7 @@ func within(g access.Grant, users []access.User, roles ...access.Role) error {
 }
 
 // invite stores an invitation that may be made, and has its message sent.
-func (d *Desk) invite(ctx context.Context, tx Store, g access.Grant, in Invite) (Invitation, string, error) {
+func (d *Desk) invite(ctx context.Context, tx Store, g access.Grant, in Invite, by access.Principal) (Invitation, string, error) {
 	w, err := tx.Workspace(ctx, g.Workspace.ID)
 	if err != nil {
 		return Invitation{}, "", err
@@ -180,7 +180,7 @@ func (d *Desk) invite(ctx context.Context, tx Store, g access.Grant, in Invite) 
 	token, hash := newToken()
 	now := d.now()
 	i, err := tx.SaveInvitation(ctx, Invitation{ID: typeid.NewID("inv"), Workspace: w.ID, Email: in.Email, Name: in.Name, Role: in.Role,
-		By: g.Principal, CreatedAt: now, ExpiresAt: now.Add(InvitationLife)}, hash)
+		By: by, CreatedAt: now, ExpiresAt: now.Add(InvitationLife)}, hash)
 	if err != nil {
 		return i, "", err
 	}
@@ -481,7 +481,11 @@ func (d *Desk) inviteUser(ctx context.Context, s Store, c catalog.Call, lock boo
 		p.Checks = append(p.Checks, catalog.PlanCheck{Name: "role", Text: "An admin manages keys, decides approvals and invites others."})
 	}
 	p.Run = func(ctx context.Context, s catalog.Store) (catalog.Result, error) {
-		i, _, err := d.invite(ctx, catalog.As[Store](s), c.Grant, in)
+		by := c.Grant.Principal
+		if c.Decider.ID != "" {
+			by = c.Decider // whoever has said yes answers for it, and with them it ends
+		}
+		i, _, err := d.invite(ctx, catalog.As[Store](s), c.Grant, in, by)
 		return catalog.Result{Data: encoded(viewOf(i)), Target: catalog.Target{ID: i.ID, Title: i.Email}}, err
 	}
 	return p, nil

@@ -75,6 +75,9 @@ func (d *Desk) AddUser(ctx context.Context, g access.Grant, email, name, passwor
 		if err := tx.SetMember(ctx, g.Workspace.ID, u.ID, role, d.now()); err != nil {
 			return err
 		}
+		if _, err := tx.CancelInvitation(ctx, g.Workspace.ID, u.Email); err != nil && !problem.Is(err, problem.NotFound) {
+			return err
+		}
 		return d.record(ctx, tx, g, audit.UserCreated, u.ID, map[string]any{"email": u.Email, "role": role})
 	})
 	return u, err
@@ -230,7 +233,8 @@ func (d *Desk) ends(ctx context.Context, s Store, workspace string, m *Move) err
 		return err
 	}
 	for _, i := range invitations {
-		if i.By.User == m.User.ID && (!access.Admin.AtMost(m.Role) || !i.Role.AtMost(m.Role)) {
+		made := i.By.User == m.User.ID && (!access.Admin.AtMost(m.Role) || !i.Role.AtMost(m.Role))
+		if made || i.Email == m.User.Email { // a link of their own would bring them back
 			m.Invitations = append(m.Invitations, i)
 		}
 	}
@@ -496,6 +500,9 @@ func (d *Desk) users(ctx context.Context, s catalog.Store, a *catalog.Action, c 
 	if text := m.says(); text != "" {
 		p.Checks = append(p.Checks, catalog.PlanCheck{Name: "ends", Text: text})
 	}
+	if text := m.keeps(c.Grant.Principal.ID); text != "" {
+		p.Checks = append(p.Checks, catalog.PlanCheck{Name: "keeps", Text: text})
+	}
 	p.Run = func(ctx context.Context, s catalog.Store) (catalog.Result, error) {
 		e, err := d.carryOut(ctx, catalog.As[Store](s), c.Grant, m)
 		answer := map[string]any{"id": m.User.ID, "ended": e}
@@ -518,6 +525,34 @@ func recordsOf(all []catalog.Referrer) []map[string]any {
 	return views
 }
 
+// keeps tells in a sentence what of theirs stays in force, "" if nothing does. asker
+// is the credential that wants it so.
+func (m Move) keeps(asker string) string {
+	var names []string
+	for _, k := range m.Keys {
+		if slices.Contains(m.keep, k.ID) {
+			name := fmt.Sprintf("the key %q", k.Name)
+			if k.ID == asker {
+				name += ", which is the one that asks"
+			}
+			names = append(names, name)
+		}
+	}
+	for _, g := range m.Clients {
+		if slices.Contains(m.keep, g.ID) {
+			name := "the client " + g.Client
+			if g.ID == asker {
+				name += ", which is the one that asks"
+			}
+			names = append(names, name)
+		}
+	}
+	if names == nil {
+		return ""
+	}
+	return "Of what is theirs stays in force: " + strings.Join(names, "; ") + "."
+}
+
 // says tells in a sentence what ends, "" if nothing does.
 func (m Move) says() string {
 	var parts []string
@@ -538,7 +573,7 @@ func (m Move) says() string {
 	count(len(m.Keys)-kept, "API key of theirs", "API keys of theirs")
 	count(len(m.Clients)-(len(m.keep)-kept), "client that acts for itself", "clients that act for themselves")
 	count(len(m.Grants), "connected app", "connected apps")
-	count(len(m.Invitations), "invitation that they made", "invitations that they made")
+	count(len(m.Invitations), "invitation of or by them", "invitations of or by them")
 	var text string
 	if len(parts) > 0 {
 		text = "With it end " + strings.Join(parts, ", ") + "."

@@ -205,7 +205,7 @@ func (d *Desk) planWebhook(ctx context.Context, s catalog.Store, a *catalog.Acti
 		return d.planWebhookChange(ctx, a, c, sub, p)
 	case "list_webhook_deliveries":
 		p.Run = func(ctx context.Context, s catalog.Store) (catalog.Result, error) {
-			return webhookDeliveries(ctx, s, a, c)
+			return webhookDeliveries(ctx, s, a, c, sub)
 		}
 		return p, nil
 	}
@@ -305,7 +305,7 @@ func pageOf(c catalog.Call) (limit int, after string) {
 }
 
 // webhookDeliveries lists what was sent to a webhook.
-func webhookDeliveries(ctx context.Context, s catalog.Store, a *catalog.Action, c catalog.Call) (catalog.Result, error) {
+func webhookDeliveries(ctx context.Context, s catalog.Store, a *catalog.Action, c catalog.Call, sub approvals.Subscription) (catalog.Result, error) {
 	limit, before := pageOf(c)
 	if before != "" && !typeid.ValidID("msg", before) {
 		return catalog.Result{}, a.Refuse("cursor", "next_cursor of the page before", "another text", "")
@@ -319,6 +319,12 @@ func webhookDeliveries(ctx context.Context, s catalog.Store, a *catalog.Action, 
 	if page.HasMore {
 		list = list[:limit]
 		page.NextCursor = list[limit-1].ID
+	}
+	if !owns(c, sub) {
+		for i, m := range list {
+			list[i] = webhook.Delivery{ID: m.ID, Endpoint: m.Endpoint, Owner: m.Owner, State: m.State, Attempts: m.Attempts, LastStatus: m.LastStatus,
+				NextAt: m.NextAt, CreatedAt: m.CreatedAt, DeliveredAt: m.DeliveredAt}
+		}
 	}
 	r, err := answerJSON(list, nil)
 	r.Pagination = page
@@ -461,12 +467,27 @@ func (d *Desk) planWebhookChange(ctx context.Context, a *catalog.Action, c catal
 	return p, nil
 }
 
+// owns reports whether the caller may see and have what the subscription was told:
+// it is what its creator may read.
+func owns(c catalog.Call, sub approvals.Subscription) bool {
+	return c.Grant.IsAdmin() || sub.Creator.ID == c.Grant.Principal.ID
+}
+
+// refuseStranger refuses what gives away what others were told.
+func refuseStranger(c catalog.Call, sub approvals.Subscription) error {
+	if owns(c, sub) {
+		return nil
+	}
+	return problem.Errorf(problem.InsufficientScope, "the webhook acts for %s: only they and admins may do this", sub.Creator.Name).
+		WithFix("Ask an admin, or set its URL or events: then it acts for you, begins anew, and tells what you may read.")
+}
+
 // moveEndpoint stores the URL and the events. What waits, and what could be sent
 // again, was for the eyes of the old creator: if somebody else who is no admin
-// gives another URL, it is not delivered there. They get an endpoint of their own,
+// takes it over, it is not delivered any more. They get an endpoint of their own,
 // whose secret they have to take.
 func (d *Desk) moveEndpoint(ctx context.Context, tx Store, c catalog.Call, old approvals.Subscription, sub *approvals.Subscription) error {
-	if old.Creator.ID == sub.Creator.ID || c.Grant.IsAdmin() || old.Endpoint.URL == sub.Endpoint.URL {
+	if owns(c, old) {
 		return tx.MoveEndpoint(ctx, sub.Workspace, sub.ID, sub.Endpoint.URL, sub.Endpoint.Events)
 	}
 	if err := tx.RemoveEndpoint(ctx, sub.Workspace, sub.ID); err != nil {
@@ -525,6 +546,9 @@ func (d *Desk) deleteWebhook(ctx context.Context, tx Store, _ *catalog.Action, c
 }
 
 func (d *Desk) rotateWebhook(ctx context.Context, tx Store, _ *catalog.Action, c catalog.Call, sub approvals.Subscription) (catalog.Result, error) {
+	if err := refuseStranger(c, sub); err != nil {
+		return catalog.Result{}, err
+	}
 	hours, _ := c.Input.Values["overlap_hours"].(json.Number) // normalized, with a default
 	n, _ := hours.Int64()
 	_, secret, err := d.Webhooks.Rotate(ctx, tx, sub.Workspace, sub.ID, time.Duration(n)*time.Hour)
@@ -594,6 +618,9 @@ func (d *Desk) resendToWebhook(ctx context.Context, tx Store, _ *catalog.Action,
 		return catalog.Result{}, none
 	}
 	if err != nil {
+		return catalog.Result{}, err
+	}
+	if err := refuseStranger(c, sub); err != nil {
 		return catalog.Result{}, err
 	}
 	if sent, err = d.Webhooks.Resend(ctx, tx, sub.Workspace, id); err != nil {

@@ -66,7 +66,7 @@ func (gate *Gate) Approve(ctx context.Context, g access.Grant, id string, seen S
 		if err != nil {
 			return err
 		}
-		call.IfVersion = version
+		call.IfVersion, call.Decider = version, g.Principal
 		if name := action.SecretIn(call.Input); name != "" {
 			return secretRefused(action, name)
 		}
@@ -306,6 +306,7 @@ func (gate *Gate) Retry(ctx context.Context, g access.Grant, id string) (Approva
 		if err != nil {
 			return err
 		}
+		call.Decider = g.Principal
 		if _, err := action.Check(ctx, tx, call); err != nil {
 			return blocked(a, err)
 		}
@@ -566,7 +567,29 @@ func (gate *Gate) decidable(ctx context.Context, tx Store, g access.Grant, id st
 	if !sees(g, a) {
 		return a, notFound(id)
 	}
+	if g, err = gate.today(ctx, tx, g, a); err != nil {
+		return a, err
+	}
 	return a, gate.mayDecide(ctx, tx, g, a)
+}
+
+// today returns what a person who decides may do now: they may have been removed
+// or demoted since their request came, and while others came before them. Of what
+// decides over people nobody else changes who is what before this is done.
+func (gate *Gate) today(ctx context.Context, tx Store, g access.Grant, a Approval) (access.Grant, error) {
+	if g.Principal.Kind != access.KindPerson {
+		return g, nil
+	}
+	if action, ok := gate.Catalog.Find(a.Action); ok && action.PeopleDecide {
+		if _, err := tx.LockWorkspace(ctx, g.Workspace.ID); err != nil {
+			return g, err
+		}
+	}
+	now, err := gate.personGrant(ctx, tx, g.Workspace, g.Principal.User)
+	if problem.Is(err, problem.NotFound) {
+		return access.Grant{}, problem.Errorf(problem.InsufficientScope, "you do not belong to the workspace any more").WithFix("Ask an admin of the workspace.")
+	}
+	return now, err
 }
 
 // pending returns the approval if g may decide it and nobody has. Once its

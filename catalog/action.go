@@ -192,8 +192,9 @@ type Call struct {
 	IfVersion int64     // the target's version must be this one; 0 means any
 	Now       time.Time // the time that records are stamped with
 
-	Approval string          // the approval that the call comes from, "" if it runs at once
-	Earlier  json.RawMessage // what an earlier run of the same approval has answered, nil if there was none
+	Decider  access.Principal // who has approved it, the zero Principal if it runs at once
+	Approval string           // the approval that the call comes from, "" if it runs at once
+	Earlier  json.RawMessage  // what an earlier run of the same approval has answered, nil if there was none
 }
 
 // A Target is the record that an action is about, as it stands.

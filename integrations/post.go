@@ -3,10 +3,19 @@ package integrations
 import (
 	"context"
 	"net/mail"
+	"strings"
+
+	"trustpager/typeid"
 )
 
 // Sender returns what the server itself sends as.
 func (m *Mailer) Sender() mail.Address { return m.from }
+
+// Wrote reports whether a message of the id is one of the server's own to people.
+func (m *Mailer) Wrote(messageID string) bool {
+	id, host, ok := strings.Cut(messageID, "@")
+	return ok && typeid.ValidID("job", id) && strings.EqualFold(host, m.host)
+}
 
 // Post hands a letter of a workspace that has no mail account to the server's
 // own mail server, or writes it to the outbox, which it reports. An error is as

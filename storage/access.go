@@ -87,6 +87,9 @@ func (db *DB) Workspace(ctx context.Context, id string) (access.Workspace, error
 // LockWorkspace is Workspace that keeps others from changing it until the
 // transaction ends.
 func (db *DB) LockWorkspace(ctx context.Context, id string) (access.Workspace, error) {
+	if db.tx != nil {
+		db.tx.told = nil // what others have stored while this waited is looked at anew
+	}
 	return db.workspace(ctx, id, db.dialect.lockSolo)
 }
 

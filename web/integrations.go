@@ -10,6 +10,7 @@ import (
 	"trustpager/catalog"
 	"trustpager/integrations"
 	"trustpager/problem"
+	"trustpager/typeid"
 )
 
 // The pages about the outside services that a workspace uses. What they change
@@ -391,7 +392,11 @@ func (f serviceForm) refused(r *http.Request, err error) serviceForm {
 
 // serviceAt returns the integration that the path names.
 func (p *Pages) serviceAt(r *http.Request, in room) (integrations.Account, serviceKind, error) {
-	a, err := p.Admin.Store.Account(r.Context(), in.grant.Workspace.ID, r.PathValue("integration"), false)
+	id := r.PathValue("integration")
+	if !typeid.ValidID("int", id) { // it may hold what the database refuses
+		return integrations.Account{}, serviceKind{}, problem.Errorf(problem.NotFound, "there is no such integration").WithFix("Choose one from the list.")
+	}
+	a, err := p.Admin.Store.Account(r.Context(), in.grant.Workspace.ID, id, false)
 	if err != nil {
 		return a, serviceKind{}, err
 	}
