@@ -367,7 +367,7 @@ func (cr *Carrier) asker(ctx context.Context, tx Store, workspace, id string) (a
 // door is a link of this server by which somebody comes in: a new password, an
 // invitation, the set-up; as it is, encoded once more by what rewrites links, and
 // broken at the end of a line by what quotes them.
-var door = regexp.MustCompile(`(?i)\b(reset|invite|setup)(\?|%3F|&#63;)token(=|%3D|&#61;)([\w%.~-]{40,}|[\w%.~-]*(=?\s+[>|\s]*[\w%.~-]+)?)`)
+var door = regexp.MustCompile(`(?i)(reset|invite|setup)(\?|%3F|&#63;)token(=|%3D|&#61;)([\w%.~-]{40,}|[\w%.~-]*(=?\s+[>|\s]*[\w%.~-]+)?)`)
 
 // withoutLinks takes the links out of a text that let somebody in. Whoever may
 // read the messages of a mailbox is not to come in as the one that it belongs to.
