@@ -233,8 +233,8 @@ func TestDemoOnExistingDatabaseGivesNewKeys(t *testing.T) {
 		}
 		q.must(401, "GET", "/v1/me", old.Keys.Agent, "")
 		q.must(200, "GET", "/v1/me", q.info.Keys.Agent, "")
-		if n := len(q.list("/v1/approvals?status=pending", q.info.Keys.FullAccess)); n != 5 {
-			t.Errorf("pending approvals: got %d, want the 5 of the first start", n)
+		if n := len(q.list("/v1/approvals?status=pending", q.info.Keys.FullAccess)); n != 6 {
+			t.Errorf("pending approvals: got %d, want the 6 of the first start", n)
 		}
 	})
 }
