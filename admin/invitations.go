@@ -61,6 +61,9 @@ func (d *Desk) Invite(ctx context.Context, g access.Grant, in Invite) (i Invitat
 	if err := allow([]loginLimit{{d.throttles().invited, g.Workspace.ID + " " + in.Email}}, "too many messages to this address"); err != nil {
 		return Invitation{}, "", err
 	}
+	if err := allow([]loginLimit{{d.throttles().inviting, g.Workspace.ID}}, "too many invitations of this workspace"); err != nil {
+		return Invitation{}, "", err
+	}
 	err = d.InTx(ctx, func(tx Store) error {
 		if err := d.mayInvite(ctx, tx, g, in, true); err != nil {
 			return err

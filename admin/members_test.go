@@ -244,6 +244,28 @@ func TestInvitationsAreBounded(t *testing.T) {
 		if !limited {
 			w.t.Error("one address was sent 7 messages at once, want it limited")
 		}
+		// Cancelling gives a place, and not another message.
+		sent := 0
+		for i := range 300 {
+			email := fmt.Sprintf("n%d@example.com", i)
+			w.must(w.desk.CancelInvitation(ctx, olga, fmt.Sprintf("u%d@example.com", i%100)))
+			_, _, err := w.desk.Invite(ctx, olga, admin.Invite{Email: email, Role: access.Member})
+			if problem.Is(err, problem.RateLimited) {
+				break
+			}
+			w.must(err)
+			sent++
+			w.must(w.desk.CancelInvitation(ctx, olga, email))
+			_, _, err = w.desk.Invite(ctx, olga, admin.Invite{Email: fmt.Sprintf("u%d@example.com", i%100), Role: access.Member})
+			if problem.Is(err, problem.RateLimited) {
+				break
+			}
+			w.must(err)
+			sent++
+		}
+		if sent > 100 {
+			w.t.Errorf("%d further messages were sent, want them limited", sent)
+		}
 	})
 }
 

@@ -34,6 +34,7 @@ type logins struct {
 	address, both, account, known *access.Throttle
 	forgotAddress, forgotAccount  *access.Throttle // of links for a new password
 	inviteAddress, invited        *access.Throttle // of links of invitations: who opens them, and who is sent them
+	inviting                      *access.Throttle // of the workspace that sends them
 	hashing                       chan struct{}    // a place for each password that is checked at a time
 	refused                       access.Tally     // by user, of the audit log
 }
@@ -59,6 +60,7 @@ func (d *Desk) throttles() *logins {
 		l.forgotAccount = &access.Throttle{PerMinute: 1, Burst: 5, Now: d.Now}
 		l.inviteAddress = &access.Throttle{PerMinute: 20, Burst: 60, Now: d.Now}
 		l.invited = &access.Throttle{PerMinute: 1, Burst: 5, Now: d.Now}
+		l.inviting = &access.Throttle{PerMinute: 1, Burst: 2 * MaxInvitations, Now: d.Now}
 		l.hashing = make(chan struct{}, maxHashing)
 	})
 	return l
