@@ -219,6 +219,11 @@ func (d *Desk) planWebhook(ctx context.Context, s catalog.Store, a *catalog.Acti
 	if !ok {
 		return p, fmt.Errorf("nothing is known of the action %s", a.Name)
 	}
+	if a.Name == "rotate_webhook_secret" || a.Name == "resend_webhook_delivery" {
+		if err := refuseStranger(c, sub); err != nil {
+			return p, err
+		}
+	}
 	p.Run = func(ctx context.Context, s catalog.Store) (catalog.Result, error) {
 		return run(ctx, catalog.As[Store](s), a, c, sub)
 	}
@@ -546,9 +551,6 @@ func (d *Desk) deleteWebhook(ctx context.Context, tx Store, _ *catalog.Action, c
 }
 
 func (d *Desk) rotateWebhook(ctx context.Context, tx Store, _ *catalog.Action, c catalog.Call, sub approvals.Subscription) (catalog.Result, error) {
-	if err := refuseStranger(c, sub); err != nil {
-		return catalog.Result{}, err
-	}
 	hours, _ := c.Input.Values["overlap_hours"].(json.Number) // normalized, with a default
 	n, _ := hours.Int64()
 	_, secret, err := d.Webhooks.Rotate(ctx, tx, sub.Workspace, sub.ID, time.Duration(n)*time.Hour)
@@ -618,9 +620,6 @@ func (d *Desk) resendToWebhook(ctx context.Context, tx Store, _ *catalog.Action,
 		return catalog.Result{}, none
 	}
 	if err != nil {
-		return catalog.Result{}, err
-	}
-	if err := refuseStranger(c, sub); err != nil {
 		return catalog.Result{}, err
 	}
 	if sent, err = d.Webhooks.Resend(ctx, tx, sub.Workspace, id); err != nil {

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -160,8 +161,26 @@ func scopes(t testing.TB, text string) []access.Scope {
 	return all
 }
 
+// joining keeps tests with many people at once from seeing one who is no member
+// yet.
+var joining sync.Mutex
+
 // person is somebody in the browser.
 func (w *world) person(user string, rights access.Rights) access.Grant {
+	w.t.Helper()
+	role := access.Member
+	if rights.Full() {
+		role = access.Admin
+	}
+	// Who was there before may have left since, and stays away.
+	joining.Lock()
+	defer joining.Unlock()
+	err := w.db.CreateUser(w.t.Context(), access.User{ID: user, Email: user + "@example.com", Name: user, CreatedAt: w.clock.Now()}, "")
+	if err == nil {
+		w.must(w.db.SetMember(w.t.Context(), w.ws.ID, user, role, w.clock.Now()))
+	} else if !problem.Is(err, problem.Conflict) {
+		w.t.Fatal(err)
+	}
 	return access.Grant{Principal: access.Principal{Kind: access.KindPerson, ID: user, Name: user, User: user}, Workspace: w.ws, Rights: rights}
 }
 

@@ -420,7 +420,9 @@ func TestWebhookSecretIsShownOnce(t *testing.T) {
 		if s := secretIn(t, out.Result.Once); s == taken || s == "" {
 			t.Errorf("rotated: got %q, want another", s)
 		}
-		out, err = w.do(other, "rotate_webhook_secret", made.ID, "{}")
+		_, err = w.do(other, "rotate_webhook_secret", made.ID, "{}")
+		w.denied(err, problem.InsufficientScope, "the webhook acts for")
+		out, err = w.do(w.key("full"), "rotate_webhook_secret", made.ID, "{}")
 		w.must(err)
 		if secretIn(t, out.Result.Once) == "" {
 			t.Error("rotated at once: got no secret")
