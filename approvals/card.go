@@ -314,7 +314,7 @@ func (c *Card) facts(cat *catalog.Catalog, action *catalog.Action, a Approval, e
 	asked := members(a.Input)
 	fields := slices.Clone(r.Fields)
 	for _, f := range action.Fields() { // those that are not kept
-		if _, kept := r.Field(f.Name); !kept && f.Name != versionMember && input[f.Name] != nil {
+		if _, kept := r.Field(f.Name); !kept && f.Name != versionMember && input[f.Name] != nil && !saidAlready(proposed, input[f.Name]) {
 			fields = append(fields, f)
 			if proposed == nil {
 				proposed = map[string]json.RawMessage{}
@@ -339,6 +339,17 @@ func (c *Card) facts(cat *catalog.Catalog, action *catalog.Action, a Approval, e
 	if action.Op != catalog.OpUpdate || !r.Keeps {
 		c.Untouched = 0
 	}
+}
+
+// saidAlready reports whether a text stands among the values, as a sender does that
+// the plan has taken over.
+func saidAlready(values map[string]json.RawMessage, text json.RawMessage) bool {
+	for _, v := range values {
+		if len(text) > 2 && text[0] == '"' && bytes.Equal(v, text) {
+			return true
+		}
+	}
+	return false
 }
 
 // value returns the field's value, masked if it is secret, nil if it is unset.

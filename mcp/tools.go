@@ -139,6 +139,9 @@ func annotations(title string, readOnly, destructive, idempotent, openWorld bool
 
 // rung returns the lowest scope that gives the action's verb that level.
 func rung(a *catalog.Action, l access.Level) string {
+	if a.Own() {
+		return a.Scope().String() // any rung that lets the caller ask at all
+	}
 	s := access.Scope{Resource: a.Resource, Rung: a.Verb.String()}
 	if l == access.Queue {
 		s.Rung += "-approval"

@@ -22,7 +22,7 @@ func (cr *Carrier) ai(ctx context.Context, s catalog.Store, a *catalog.Action, c
 	tx := catalog.As[Store](s)
 	in := c.Input.Values
 	prompt := &integrations.Prompt{System: system}
-	var kind string
+	var kind, title string
 	var err error
 	switch a.Name {
 	case "ai_draft_email":
@@ -30,7 +30,7 @@ func (cr *Carrier) ai(ctx context.Context, s catalog.Store, a *catalog.Action, c
 		prompt.Task = "Write the text of an e-mail, without subject line, as follows: " + str(in["instructions"])
 		for _, m := range []struct{ field, resource string }{{"contact_id", "contacts"}, {"deal_id", "deals"}, {"email_id", emailResource}} {
 			if id := str(in[m.field]); id != "" && err == nil {
-				err = cr.show(ctx, s, c, prompt, m.resource, id, m.field)
+				_, err = cr.show(ctx, s, c, prompt, m.resource, id, m.field)
 			}
 		}
 	case "ai_summarize_record":
@@ -39,7 +39,7 @@ func (cr *Carrier) ai(ctx context.Context, s catalog.Store, a *catalog.Action, c
 		if look := str(in["instructions"]); look != "" {
 			prompt.Task += " Look above all for this: " + look
 		}
-		err = cr.showAny(ctx, s, a, c, prompt, str(in["resource"]), str(in["record_id"]))
+		title, err = cr.showAny(ctx, s, a, c, prompt, str(in["resource"]), str(in["record_id"]))
 	case "ai_edit_text":
 		kind = "edit"
 		prompt.Task = "Rewrite the text, and answer with nothing but the new text. Do this with it: " + str(in["instructions"])
@@ -55,12 +55,16 @@ func (cr *Carrier) ai(ctx context.Context, s catalog.Store, a *catalog.Action, c
 		return catalog.Plan{}, err
 	}
 	prompt.MaxTokens = account.Settings.MaxTokens
+	if title == "" {
+		title = clip(line(str(in["instructions"])), 80)
+	}
 	p := catalog.Plan{
-		Target: catalog.Target{Title: a.Title},
+		Target: catalog.Target{Title: title},
 		After:  map[string]any{"kind": kind},
 		Checks: []catalog.PlanCheck{check, spent},
 	}
 	set(p.After, "model", account.Settings.Model)
+	set(p.After, "text", in["text"]) // it leaves the house
 	p.Run = func(ctx context.Context, s catalog.Store) (catalog.Result, error) {
 		tx := catalog.As[Store](s)
 		if rec, err := cr.earlier(ctx, s, a, c, true); err != nil {
@@ -89,24 +93,24 @@ const system = "You write texts for the staff of a business, who read and check 
 	"Answer with the text that is asked for and nothing else: no preamble, no explanation. " +
 	"Do not invent facts, names, numbers or promises; where something is missing, leave a gap in square brackets."
 
-// show gives the model a record that the caller may read; the reference to it
-// has been checked.
-func (cr *Carrier) show(ctx context.Context, s catalog.Store, c catalog.Call, p *integrations.Prompt, resource, id, field string) error {
+// show gives the model a record that the caller may read, and returns what it is
+// called; the reference to it has been checked.
+func (cr *Carrier) show(ctx context.Context, s catalog.Store, c catalog.Call, p *integrations.Prompt, resource, id, field string) (title string, err error) {
 	r := cr.resource(resource)
 	rec, err := s.Record(ctx, c.Grant.Workspace.ID, resource, id, false)
 	if err != nil {
-		return err
+		return "", err
 	}
 	data, err := r.Answer(rec)
 	if err != nil {
-		return err
+		return "", err
 	}
 	p.Data = append(p.Data, integrations.Material{Name: strings.TrimSuffix(field, "_id"), Text: string(data)})
-	return nil
+	return r.TitleOf(rec.Body), nil
 }
 
 // showAny is show for a record that the caller names by its resource.
-func (cr *Carrier) showAny(ctx context.Context, s catalog.Store, a *catalog.Action, c catalog.Call, p *integrations.Prompt, resource, id string) error {
+func (cr *Carrier) showAny(ctx context.Context, s catalog.Store, a *catalog.Action, c catalog.Call, p *integrations.Prompt, resource, id string) (title string, err error) {
 	r, ok := cr.Catalog.Resource(resource)
 	var may []string
 	for _, each := range cr.Catalog.Resources() {
@@ -115,16 +119,16 @@ func (cr *Carrier) showAny(ctx context.Context, s catalog.Store, a *catalog.Acti
 		}
 	}
 	if !ok || !r.Keeps || c.Grant.Decide(resource, access.Read) != access.Run {
-		return a.Refuse("resource", "a resource that you may read, one of "+strings.Join(may, ", "), fmt.Sprintf("%.60q", resource), "")
+		return "", a.Refuse("resource", "a resource that you may read, one of "+strings.Join(may, ", "), fmt.Sprintf("%.60q", resource), "")
 	}
 	if !typeid.ValidID(r.Prefix, id) {
-		return r.NotFound(id)
+		return "", r.NotFound(id)
 	}
-	err := cr.show(ctx, s, c, p, resource, id, r.Singular)
+	title, err = cr.show(ctx, s, c, p, resource, id, r.Singular)
 	if problem.Is(err, problem.NotFound) {
-		return r.NotFound(id)
+		return "", r.NotFound(id)
 	}
-	return err
+	return title, err
 }
 
 // model returns the account that is asked, with what stands against it.
@@ -141,7 +145,9 @@ func (cr *Carrier) model(ctx context.Context, tx Store, c catalog.Call) (integra
 		return account, check, spent, err
 	}
 	check.OK, check.Text = true, fmt.Sprintf("%s is asked, by the integration %s.", account.Settings.Model, account.Name)
-	if account.State == integrations.Failing {
+	if account.Sealed == "" {
+		check.OK, check.Text = false, fmt.Sprintf("The integration %s has no API key: an admin enters it under Integrations.", account.Name)
+	} else if account.State == integrations.Failing {
 		check.OK, check.Blocks = false, false
 		check.Text += " Its last check failed: " + account.StateText
 	}

@@ -156,7 +156,7 @@ func (cr *Carrier) moved(ctx context.Context, tx Store, account integrations.Acc
 	if status == statusFailed {
 		text := strings.TrimSpace("the provider could not deliver it: " + line(u.ErrorCode) + " " + line(u.ErrorMessage))
 		changes["error"] = clip(text, 1000)
-		failure = problem.Errorf(problem.Outside, "%s", clip(text, 600)).WithFix("Mend what the message says and retry it, or dismiss it.")
+		failure = problem.Errorf(problem.Outside, "%s", clip(text, 600)).WithFix("A person tries it again as it is, or lets it be; with other values it is asked for anew.")
 	}
 	if values["direction"] == "in" {
 		if _, err := r.Change(ctx, tx, w, *rec, changes, cr.now()); err != nil {

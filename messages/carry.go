@@ -227,11 +227,11 @@ func failureOf(err error) *problem.Error {
 	switch {
 	case ok && f.Outcome == integrations.Refused:
 		return problem.Errorf(problem.Outside, "it was refused: %s", clip(f.Error(), 600)).
-			WithFix("Mend what the message says and retry it, or dismiss it.")
+			WithFix("A person tries it again as it is, or lets it be; with other values it is asked for anew.")
 	case ok && f.Outcome == integrations.Temporary:
 		return problem.Errorf(problem.Outside, "it could not be handed over, and is not tried any more: %s", clip(f.Error(), 600)).
-			WithFix("See under Integrations whether the account works, and retry it, or dismiss it.")
+			WithFix("A person sees under Integrations whether the account works, and tries it again or lets it be.")
 	}
 	return problem.Errorf(problem.Unknown, "nobody can know whether it went out: %s", clip(err.Error(), 600)).
-		WithFix("Look outside whether it has arrived. If not, retry it: it goes out under the same id. Otherwise dismiss it.")
+		WithFix("A person looks outside whether it has arrived. If not, they try it again, under the same id; otherwise they let it be.")
 }

@@ -290,7 +290,7 @@ func (cr *Carrier) sender(ctx context.Context, tx Store, workspace, address stri
 		case len(connected) == 0:
 			check.Text = "The sender " + address + " is not connected, and no other is."
 		default:
-			check.Text = "The sender " + address + " is not connected. Connected are " + strings.Join(connected, ", ") + "."
+			check.Text = "The sender " + address + " is not connected. Connected are " + strings.Join(connected, ", ") + "; edit the sender to choose one."
 		}
 		return "", mail.Address{Address: address}, check, nil
 	}
@@ -329,7 +329,7 @@ func (cr *Carrier) recipients(ctx context.Context, s catalog.Store, g access.Gra
 	}
 	if strange != nil {
 		check.OK = false
-		check.Text = "No contact has the address " + strings.Join(strange, ", ") + "."
+		check.Text = "No contact has the address " + strings.Join(strange, " or ") + "."
 		return check, contact, nil
 	}
 	check.Text = strings.Join(known, "; ") + "."

@@ -96,7 +96,9 @@ func (cr *Carrier) number(ctx context.Context, tx Store, workspace, number strin
 			continue
 		}
 		check.OK, check.Text = true, "The number "+from+" is connected."
-		if t.State == integrations.Failing {
+		if t.Sealed == "" {
+			check.OK, check.Text = false, "The account of the number "+from+" has no auth token: an admin enters it under Integrations."
+		} else if t.State == integrations.Failing {
 			check.OK, check.Blocks, check.Text = false, false, "The number "+from+" is connected, but the last check of its account failed: "+t.StateText
 		}
 		return account, from, check, nil

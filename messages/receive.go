@@ -302,7 +302,7 @@ func (cr *Carrier) bounced(ctx context.Context, tx Store, workspace string, r *c
 	}
 	// What the report says in words is not repeated: anybody can send one.
 	text := fmt.Sprintf("a mail server reports that %s did not get it (status %s)", line(b.Recipient), line(b.Status))
-	failure := problem.Errorf(problem.Outside, "it came back: %s", clip(text, 600)).WithFix("Mend the address and send it anew, or dismiss it.")
+	failure := problem.Errorf(problem.Outside, "it came back: %s", clip(text, 600)).WithFix("A person lets it be; with another address it is asked for anew.")
 	o, err := cr.originOf(ctx, tx, workspace, r, values)
 	if err != nil {
 		return err

@@ -96,8 +96,11 @@ func TestEmailStory(t *testing.T) {
 			t.Errorf("the mail server has %+v", l)
 		}
 		b.Do(browsertest.Open(s.URL+inbox+"&approval="+id), browsertest.See("#card .notice.good"))
-		if got := b.Text("#card .notice"); !strings.Contains(got, "Approved with changes. Sent") {
+		if got := b.Text("#card .notice"); !strings.Contains(got, "Approved with changes") || !strings.Contains(got, "Sent.") {
 			t.Errorf("sent: got %q", got)
+		}
+		if got := b.Text("#card"); !strings.Contains(got, "The agent had asked for") || !strings.Contains(got, "<b>10</b>") {
+			t.Errorf("edited: got %q, want both versions", got)
 		}
 		b.Look("card-email-sent")
 		status, text = call(t, s, s.Agent, "wait_for_approval", `{"id":"`+id+`","timeout_seconds":1}`)

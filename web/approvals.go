@@ -336,6 +336,8 @@ func (p *Pages) tellDecided(ctx context.Context, a approvals.Approval) {
 		p.tell(ctx, "Your yes is noted. One more person has to approve the same before it is done.")
 	case a.Execution == approvals.Failed:
 		p.warn(ctx, "Approved, but it failed: "+visibleText(sentence(a.Error.Message))+" Nothing was changed. You can try it again, or let it be.")
+	case catalog.Unsettled(a.Result):
+		p.tell(ctx, "Approved. It is on its way; the card tells how it ends.")
 	case a.Edited != nil:
 		p.tell(ctx, "Approved with changes, and done. "+who+" is told what was done instead.")
 	default:

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"html/template"
+	"maps"
 	"math/big"
 	"slices"
 	"strings"
@@ -60,9 +61,12 @@ type card struct {
 	AtOnce    bool   // nobody was asked
 	Reason    string // of a rejection
 	Edited    bool
-	Outside   status // how far it has come outside, zero if it has nothing to do there
-	Warning   string // about what came to pass outside
-	Error     string // of a failed execution
+	Original  []shownFact // of an edited request: what the agent had asked for instead
+	Outside   status      // how far it has come outside, zero if it has nothing to do there
+	Unsettled bool        // that may change by itself
+	Sent      string      // path of the message's page, "" if there is none
+	Warning   string      // about what came to pass outside
+	Error     string      // of a failed execution
 	ErrorFix  string
 	Result    string
 	Message   string // what the agent is told
@@ -116,11 +120,17 @@ func (p *Pages) card(in room, c approvals.Card, l listQuery, deciders []access.U
 	}
 	if c.Outside != "" {
 		v.Outside, v.Warning = outsideStatus(c.Outside), catalog.Warning(c.Result)
+		v.Unsettled = catalog.Unsettled(c.Result)
+		var made struct{ ID string }
+		if json.Unmarshal(c.Result, &made) == nil && slices.Contains(messageKinds, c.Resource) {
+			v.Sent = messagesPath + "/" + made.ID
+		}
 		if c.Execution == approvals.Done {
 			v.Badge = v.Outside
 		}
 	}
 	v.facts(c, zone)
+	v.original(c, zone)
 	v.choices(c, deciders, now)
 	return v
 }
@@ -191,6 +201,25 @@ func (v *card) facts(c approvals.Card, zone string) {
 		}
 	}
 	v.Fresh = !slices.ContainsFunc(v.Changes, func(s shownFact) bool { return s.Stale || !s.Base.Empty || !s.Current.Empty })
+}
+
+// original shows what the agent had asked for where a person has edited it.
+func (v *card) original(c approvals.Card, zone string) {
+	var asked, edited map[string]json.RawMessage
+	if c.Edited == nil || json.Unmarshal(c.Input, &asked) != nil || json.Unmarshal(c.Edited, &edited) != nil {
+		return
+	}
+	for _, name := range slices.Sorted(maps.Keys(asked)) {
+		if !bytes.Equal(asked[name], edited[name]) {
+			f := approvals.Fact{Name: name}
+			for _, each := range c.Facts {
+				if each.Name == name {
+					f.Type, f.Ref = each.Type, each.Ref
+				}
+			}
+			v.Original = append(v.Original, shownFact{Name: name, Label: labelOf(name), Proposed: showValue(asked[name], f, c.Titles, "", zone)})
+		}
+	}
 }
 
 // labelOf makes words of a field's name.

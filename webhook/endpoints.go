@@ -181,7 +181,7 @@ func (s *Endpoints) SendTest(ctx context.Context, tx Outbox, workspace, owner st
 	if !to.DisabledAt.IsZero() {
 		return Delivery{}, disabled(to)
 	}
-	body, err := Envelope(Test, s.Now(), map[string]string{"endpoint": to.ID, "message": "This is a test."})
+	body, err := Envelope(Test, s.Now(), map[string]string{"endpoint": to.ID, "owner": to.Owner, "message": "This is a test."})
 	if err != nil {
 		return Delivery{}, err
 	}

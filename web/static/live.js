@@ -17,7 +17,7 @@ export function live() {
     source.addEventListener("approvals", (event) => {
       const { waiting } = JSON.parse(event.data);
       const known = badge(waiting);
-      if (first && known === waiting) { first = false; return; } // the page is new
+      if (first && known === waiting && !document.querySelector("[data-unsettled]")) { first = false; return; } // the page is new
       first = false;
       refresh("approvals");
     });
