@@ -178,6 +178,9 @@ func (p *Pages) tickedEvents(form url.Values) []webhook.EventType {
 func (f webhookForm) refused(p *Pages, form url.Values, err error) webhookForm {
 	wrong, other := faults(err, "url", eventField, "description")
 	f.Error, f.EventsBad = other, wrong[eventField]
+	if f.EventsBad != "" && len(p.tickedEvents(form)) == 0 {
+		f.EventsBad = "Tick at least one event."
+	}
 	f.URL.Value, f.URL.Error = form.Get("url"), wrong["url"]
 	if e := problem.Of(err); f.URL.Error != "" && len(e.Fields) == 1 {
 		f.URL.Error = sentence(e.Message) + " " + e.Fix
