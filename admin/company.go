@@ -245,9 +245,6 @@ func (d *Desk) bill(ctx context.Context, s Store, w access.Workspace) (b Bill, e
 	return b, err
 }
 
-// perMinor is how many parts of a minor unit the costs of models are counted in.
-const perMinor = 1_000_000
-
 // costs returns what each language model has cost this month.
 func costs(ctx context.Context, s Store, workspace string, now time.Time) ([]Cost, error) {
 	spent, err := s.Tallies(ctx, workspace, "cost", now.Format("2006-01"))
@@ -261,7 +258,7 @@ func costs(ctx context.Context, s Store, workspace string, now time.Time) ([]Cos
 	all := []Cost{}
 	for _, a := range accounts {
 		if a.Kind.Purpose() == integrations.ModelPurpose {
-			all = append(all, Cost{a.ID, a.Name, (spent[a.ID] + perMinor - 1) / perMinor, a.Settings.MonthlyLimit, a.Settings.Currency})
+			all = append(all, Cost{a.ID, a.Name, (spent[a.ID] + integrations.CostParts - 1) / integrations.CostParts, a.Settings.MonthlyLimit, a.Settings.Currency})
 		}
 	}
 	return all, nil

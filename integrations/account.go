@@ -109,6 +109,10 @@ type Settings struct {
 	MonthlyLimit int64  `json:"monthly_limit,omitempty"`
 }
 
+// CostParts is how many parts of a minor unit what models cost is counted in:
+// prices are per million tokens.
+const CostParts = 1_000_000
+
 // Secrets are what a service is asked with. They never show themselves in logs,
 // formatted text or JSON.
 type Secrets struct {

@@ -156,18 +156,14 @@ func (cr *Carrier) model(ctx context.Context, tx Store, c catalog.Call) (integra
 		return account, check, spent, err
 	}
 	if most := account.Settings.MonthlyLimit; most > 0 {
-		spent.OK = n < most*perUnit
-		spent.Text = fmt.Sprintf("This month %s of %s are spent.", amount(n/perUnit, account.Settings.Currency), amount(most, account.Settings.Currency))
+		spent.OK = n < most*integrations.CostParts
+		spent.Text = fmt.Sprintf("This month %s of %s are spent.", amount(n/integrations.CostParts, account.Settings.Currency), amount(most, account.Settings.Currency))
 		if !spent.OK {
 			spent.Text = fmt.Sprintf("The month's limit of %s for the integration %s is spent. An admin raises it under Integrations.", amount(most, account.Settings.Currency), account.Name)
 		}
 	}
 	return account, check, spent, nil
 }
-
-// perUnit is how many parts of a minor unit costs are counted in: prices are per
-// million tokens.
-const perUnit = 1_000_000
 
 func amount(minor int64, currency string) string {
 	return strings.TrimSpace(fmt.Sprintf("%d.%02d %s", minor/100, minor%100, currency))
@@ -224,7 +220,7 @@ func (cr *Carrier) takeAI(ctx context.Context, workspace string, values map[stri
 	changes := map[string]any{"status": statusDone, "text": clip(done.Text, 100_000), "model": clip(done.Model, 200),
 		"input_tokens": number(done.InputTokens), "output_tokens": number(done.OutputTokens)}
 	if price > 0 {
-		changes["cost"] = number((price + perUnit - 1) / perUnit)
+		changes["cost"] = number((price + integrations.CostParts - 1) / integrations.CostParts)
 	}
 	if done.Stop == integrations.StopLength {
 		changes["warning"] = fmt.Sprintf("It was cut off after %d tokens, the most that the integration allows.", done.OutputTokens)

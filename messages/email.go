@@ -1,6 +1,7 @@
 package messages
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -19,91 +20,121 @@ import (
 // mostRecipients is how many addresses one e-mail goes to.
 const mostRecipients = 20
 
+// A draft is an e-mail that is being planned.
+type draft struct {
+	values      map[string]any // of its record
+	target      catalog.Target // the message that it answers
+	sender      string         // the address that it is to go out from, "" for the default one
+	to, cc, bcc []string
+}
+
 // email plans what sends an e-mail.
 func (cr *Carrier) email(ctx context.Context, s catalog.Store, a *catalog.Action, c catalog.Call, lock bool) (catalog.Plan, error) {
 	tx := catalog.As[Store](s)
-	if rec, err := cr.earlier(ctx, s, a, c, lock); err != nil || rec != nil {
-		return cr.planAgain(ctx, tx, a, c, rec, err, cr.sender)
+	rec, err := cr.earlier(ctx, s, a, c, lock)
+	if err != nil {
+		return catalog.Plan{}, err
 	}
-	in := c.Input.Values
-	values := map[string]any{"direction": "out", "status": catalog.Queued, "body": newlines(str(in["body"]))}
-	for _, name := range []string{"contact_id", "deal_id", "subject"} {
-		set(values, name, in[name])
+	if rec != nil {
+		return cr.planAgain(a, c, *rec, func(address string) (string, catalog.PlanCheck, error) {
+			account, _, check, err := cr.sender(ctx, tx, c.Grant.Workspace.ID, address)
+			return account, check, err
+		})
 	}
-	var to, cc, bcc []string
-	var err error
-	p := catalog.Plan{}
-	sender := str(in["sender"])
-	if a.Name == "reply_to_email" {
-		rec, err := a.Find(ctx, s, c, lock)
-		if err != nil {
-			return p, err
-		}
-		p.Target = a.Of().TargetOf(rec)
-		of, err := rec.Values()
-		if err != nil {
-			return p, err
-		}
-		var account string
-		if to, cc, account, err = cr.answerTo(ctx, tx, c, of, in["reply_all"] == true); err != nil {
-			return p, err
-		}
-		if sender == "" {
-			sender = account
-		}
-		set(values, "subject", replySubject(str(of["subject"])))
-		set(values, "thread_id", of["thread_id"])
-		set(values, "reply_to_id", rec.ID)
-		set(values, "contact_id", of["contact_id"])
-		set(values, "deal_id", of["deal_id"])
-	} else if to, err = addresses(a, "to", in); err != nil {
+	d, err := cr.draft(ctx, tx, a, c, lock)
+	p := catalog.Plan{Target: d.target}
+	if err != nil {
 		return p, err
+	}
+	account, from, check, err := cr.sender(ctx, tx, c.Grant.Workspace.ID, d.sender)
+	if err != nil {
+		return p, err
+	}
+	set(d.values, "from", from.Address)
+	set(d.values, "from_name", from.Name)
+	set(d.values, "account_id", account)
+	whom, contact, err := cr.recipients(ctx, s, c.Grant, slices.Concat(d.to, d.cc, d.bcc))
+	if err != nil {
+		return p, err
+	}
+	if d.values["contact_id"] == nil {
+		set(d.values, "contact_id", contact)
+	}
+	limit, err := cr.capCheck(ctx, tx, c)
+	if err != nil {
+		return p, err
+	}
+	p.Checks = []catalog.PlanCheck{check, whom, limit}
+	p.After = maps.Clone(d.values)
+	hide(p.After)
+	if c.Input.Values["sender"] == nil && check.OK {
+		p.Pinned = map[string]any{"sender": from.Address}
+	}
+	if p.Target.ID == "" {
+		p.Target.Title = a.Of().TitleOf(catalog.JSON(d.values))
+	}
+	p.Run = func(ctx context.Context, s catalog.Store) (catalog.Result, error) {
+		return cr.post(ctx, catalog.As[Store](s), a, c, d.values)
+	}
+	return p, nil
+}
+
+// draft reads the input: what is written to whom.
+func (cr *Carrier) draft(ctx context.Context, tx Store, a *catalog.Action, c catalog.Call, lock bool) (d draft, err error) {
+	in := c.Input.Values
+	d.sender = str(in["sender"])
+	d.values = map[string]any{"direction": "out", "status": catalog.Queued, "body": newlines(str(in["body"]))}
+	for _, name := range []string{"contact_id", "deal_id", "subject"} {
+		set(d.values, name, in[name])
+	}
+	if a.Name == "reply_to_email" {
+		err = cr.answer(ctx, tx, a, c, lock, &d)
+	} else {
+		d.to, err = addresses(a, "to", in)
+	}
+	if err != nil {
+		return d, err
 	}
 	further, err := addresses(a, "cc", in)
 	if err != nil {
-		return p, err
+		return d, err
 	}
-	cc = append(cc, further...)
-	if bcc, err = addresses(a, "bcc", in); err != nil {
-		return p, err
+	if d.bcc, err = addresses(a, "bcc", in); err != nil {
+		return d, err
 	}
-	if cc, bcc = without(cc, to), without(bcc, append(slices.Clone(to), cc...)); len(to)+len(cc)+len(bcc) > mostRecipients {
-		return p, a.Refuse("to", fmt.Sprintf("at most %d addresses with cc and bcc", mostRecipients), fmt.Sprint(len(to)+len(cc)+len(bcc)), "Send several messages.")
+	d.cc = without(append(d.cc, further...), d.to)
+	d.bcc = without(d.bcc, slices.Concat(d.to, d.cc))
+	if n := len(d.to) + len(d.cc) + len(d.bcc); n > mostRecipients {
+		return d, a.Refuse("to", fmt.Sprintf("at most %d addresses with cc and bcc", mostRecipients), fmt.Sprint(n), "Send several messages.")
 	}
-	set(values, "to", tags(to))
-	set(values, "cc", tags(cc))
-	set(values, "bcc", tags(bcc))
-	account, from, check, err := cr.sender(ctx, tx, c.Grant.Workspace.ID, sender)
+	set(d.values, "to", tags(d.to))
+	set(d.values, "cc", tags(d.cc))
+	set(d.values, "bcc", tags(d.bcc))
+	return d, nil
+}
+
+// answer makes the draft an answer to the target of the call.
+func (cr *Carrier) answer(ctx context.Context, tx Store, a *catalog.Action, c catalog.Call, lock bool, d *draft) error {
+	rec, err := a.Find(ctx, tx, c, lock)
 	if err != nil {
-		return p, err
+		return err
 	}
-	set(values, "from", from.Address)
-	set(values, "from_name", from.Name)
-	set(values, "account_id", account)
-	whom, contact, err := cr.recipients(ctx, s, c.Grant, slices.Concat(to, cc, bcc))
+	d.target = a.Of().TargetOf(rec)
+	of, err := rec.Values()
 	if err != nil {
-		return p, err
+		return err
 	}
-	if values["contact_id"] == nil {
-		set(values, "contact_id", contact)
+	var ours string
+	if d.to, d.cc, ours, err = cr.answerTo(ctx, tx, c, of, c.Input.Values["reply_all"] == true); err != nil {
+		return err
 	}
-	limit, err := cr.capCheck(ctx, s.(Store), c)
-	if err != nil {
-		return p, err
+	d.sender = cmp.Or(d.sender, ours)
+	d.values["reply_to_id"] = rec.ID
+	set(d.values, "subject", replySubject(str(of["subject"])))
+	for _, name := range []string{"thread_id", "contact_id", "deal_id"} {
+		set(d.values, name, of[name])
 	}
-	p.After = maps.Clone(values)
-	hide(p.After)
-	if in["sender"] == nil && check.OK {
-		p.Pinned = map[string]any{"sender": from.Address}
-	}
-	p.Checks = []catalog.PlanCheck{check, whom, limit}
-	if p.Target.ID == "" {
-		p.Target.Title = a.Of().TitleOf(catalog.JSON(values))
-	}
-	p.Run = func(ctx context.Context, s catalog.Store) (catalog.Result, error) {
-		return cr.post(ctx, catalog.As[Store](s), a, c, values)
-	}
-	return p, nil
+	return nil
 }
 
 // newlines returns the text with one kind of ends of lines.
@@ -124,17 +155,13 @@ func hide(after map[string]any) {
 
 // planAgain plans to take out once more what an earlier run has made: that is
 // what is shown, and nothing of it is asked for anew. The account may have been
-// connected anew since.
-func (cr *Carrier) planAgain(ctx context.Context, tx Store, a *catalog.Action, c catalog.Call, rec *catalog.Record, err error,
-	sender func(ctx context.Context, tx Store, workspace, address string) (string, mail.Address, catalog.PlanCheck, error)) (catalog.Plan, error) {
-	if err != nil {
-		return catalog.Plan{}, err
-	}
+// connected anew since: accountOf finds that of the sender as it is now.
+func (cr *Carrier) planAgain(a *catalog.Action, c catalog.Call, rec catalog.Record, accountOf func(sender string) (string, catalog.PlanCheck, error)) (catalog.Plan, error) {
 	values, err := rec.Values()
 	if err != nil {
 		return catalog.Plan{}, err
 	}
-	account, _, check, err := sender(ctx, tx, c.Grant.Workspace.ID, str(values["from"]))
+	account, check, err := accountOf(str(values["from"]))
 	if err != nil {
 		return catalog.Plan{}, err
 	}
@@ -143,7 +170,7 @@ func (cr *Carrier) planAgain(ctx context.Context, tx Store, a *catalog.Action, c
 	p.Run = func(ctx context.Context, s catalog.Store) (catalog.Result, error) {
 		changes := map[string]any{"account_id": nil}
 		set(changes, "account_id", account)
-		return cr.again(ctx, catalog.As[Store](s), a, c, *rec, changes, nil)
+		return cr.again(ctx, catalog.As[Store](s), a, c, rec, changes, nil)
 	}
 	return p, nil
 }

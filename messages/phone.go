@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"maps"
-	"net/mail"
 	"net/url"
 	"slices"
 	"strconv"
@@ -19,10 +18,14 @@ import (
 // phone plans what sends a text message or calls somebody.
 func (cr *Carrier) phone(ctx context.Context, s catalog.Store, a *catalog.Action, c catalog.Call, lock bool) (catalog.Plan, error) {
 	tx := catalog.As[Store](s)
-	if rec, err := cr.earlier(ctx, s, a, c, lock); err != nil || rec != nil {
-		return cr.planAgain(ctx, tx, a, c, rec, err, func(ctx context.Context, tx Store, workspace, from string) (string, mail.Address, catalog.PlanCheck, error) {
-			account, _, check, err := cr.number(ctx, tx, workspace, from)
-			return account, mail.Address{}, check, err
+	rec, err := cr.earlier(ctx, s, a, c, lock)
+	if err != nil {
+		return catalog.Plan{}, err
+	}
+	if rec != nil {
+		return cr.planAgain(a, c, *rec, func(from string) (string, catalog.PlanCheck, error) {
+			account, _, check, err := cr.number(ctx, tx, c.Grant.Workspace.ID, from)
+			return account, check, err
 		})
 	}
 	in := c.Input.Values
