@@ -70,8 +70,11 @@ func (p *Pages) serviceRow(a integrations.Account, in room) serviceRow {
 	if k, ok := serviceKindOf(a.Kind); ok {
 		row.Kind = k.Title
 	}
-	if !a.Active {
+	switch {
+	case !a.Active:
 		row.State = status{"Switched off", ""}
+	case a.Sealed == "" && a.Kind != integrations.EmailKind: // taken away with a change of its server, say
+		row.State, row.Says = status{"Secret missing", "bad"}, "Enter it below: without it nothing can be asked."
 	}
 	switch s := a.Settings; a.Kind {
 	case integrations.EmailKind:

@@ -328,8 +328,16 @@ func (p *Pages) removeMember(r *http.Request, in room) (answer, error) {
 	if err != nil {
 		return p.refuseMove(r, m.User, err)
 	}
-	p.tell(r.Context(), fmt.Sprintf("%s is removed. %s ended, %s disconnected, %s withdrawn.", nameOf(m.User), plural(ended.Keys+ended.Clients, "credential"),
-		plural(ended.Grants, "app"), plural(ended.Approvals, "request")))
+	says := nameOf(m.User) + " is removed."
+	for _, part := range []struct {
+		n          int
+		what, with string
+	}{{ended.Keys + ended.Clients, "credential", "ended"}, {ended.Grants, "app", "disconnected"}, {ended.Approvals, "request", "withdrawn"}} {
+		if part.n > 0 {
+			says += " " + plural(part.n, part.what) + " " + part.with + "."
+		}
+	}
+	p.tell(r.Context(), says)
 	if m.ID == in.me.User.ID {
 		return redirect("/"), nil
 	}
