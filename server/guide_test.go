@@ -15,6 +15,9 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"trustpager/admin"
+	"trustpager/integrations"
+	"trustpager/integrations/integrationstest"
+	"trustpager/server"
 	"trustpager/server/browsertest"
 	"trustpager/server/servertest"
 )
@@ -43,7 +46,8 @@ func takePicture(t *testing.T, b *browsertest.Browser, name string, taken *[]str
 // The walk of docs/admin.md: each step leads where the guide says, and each
 // picture of it is there. With -update the pictures are taken anew.
 func TestAdminGuide(t *testing.T) {
-	s := servertest.New(t, t.TempDir()+"/test.db", servertest.Options{Work: true})
+	m := integrationstest.NewMail(t, integrations.TLS)
+	s := servertest.New(t, t.TempDir()+"/test.db", servertest.Options{Work: true, Config: func(c *server.Config) { c.Roots = m.Roots }})
 	var taken []string
 	b := browsertest.New(t)
 	b.Size(1280, 800)
@@ -186,6 +190,24 @@ func TestAdminGuide(t *testing.T) {
 	picture("integration")
 	b.Do(browsertest.Open(s.URL+"/settings/integrations"), browsertest.See("tbody tr"))
 	picture("integrations")
+
+	// Messages.
+	connectMail(t, s, m)
+	send := func(subject, body string) string {
+		t.Helper()
+		return s.Do("POST", "/v1/email/send", s.Full, `{"to":["grace@example.com"],"subject":"`+subject+`","body":"`+body+`","sender":"`+integrationstest.MailUser+`"}`).Want(t, 200).Text("data.id")
+	}
+	first := send("Your curtains", "Dear Grace,\\n\\nthey are ready. You can fetch them from Tuesday on.\\n\\nHarbour & Pine")
+	email, _ := s.Catalog.Resource("email")
+	if _, err := s.Gate.Settle(t.Context(), s.Workspace.ID, email, first); err != nil {
+		t.Fatal(err)
+	}
+	m.Fail(integrationstest.Greylist)
+	send("Your invoice", "Dear Grace,\\n\\nit is attached to the curtains.")
+	b.Do(browsertest.Open(s.URL+"/messages/"+first), browsertest.See("article .badge.good"))
+	picture("message")
+	b.Do(browsertest.Open(s.URL+"/messages"), browsertest.See("tbody tr"))
+	picture("messages")
 
 	// Company, rules, pause, billing, account.
 	for name, path := range map[string]string{"company": "/settings/company", "rules": "/settings/approvals", "pause": "/settings/pause", "billing": "/settings/billing", "account": "/account"} {
