@@ -247,7 +247,7 @@ func (d *Desk) bill(ctx context.Context, s Store, w access.Workspace) (b Bill, e
 
 // costs returns what each language model has cost this month.
 func costs(ctx context.Context, s Store, workspace string, now time.Time) ([]Cost, error) {
-	spent, err := s.Tallies(ctx, workspace, "cost", now.Format("2006-01"))
+	spent, err := s.Tallies(ctx, workspace, integrations.CostTally, integrations.Month(now))
 	if err != nil {
 		return nil, err
 	}

@@ -86,11 +86,11 @@ func (gate *Gate) Answer(a Approval) Answer {
 func (gate *Gate) answerExecution(ans *Answer, a Approval) {
 	switch a.Execution {
 	case Done:
-		if settling(a) {
+		switch gate.Outside(a) {
+		case catalog.Queued:
 			ans.Status, ans.Message, ans.Data = "sending", sendingMessage, a.Result
 			return
-		}
-		if catalog.Outside(a.Result) == catalog.Written {
+		case catalog.Written:
 			ans.Status, ans.Message, ans.Data = "written", writtenMessage, a.Result
 			return
 		}
@@ -99,7 +99,6 @@ func (gate *Gate) answerExecution(ans *Answer, a Approval) {
 			ans.Status, ans.Message = "executed_with_edits", editedMessage
 			ans.Input, ans.Edited = gate.mask(a, a.Input), gate.mask(a, a.Edited)
 		}
-
 	case NotExecuted:
 		ans.Status, ans.Message = "approved", approvedMessage
 	case Dismissed:
@@ -111,7 +110,7 @@ func (gate *Gate) answerExecution(ans *Answer, a Approval) {
 		ans.Status, ans.Message, ans.Error = "failed", failedMessage, a.Error
 		if a.Error != nil && a.Error.Kind == problem.Unknown {
 			ans.Status, ans.Message = "unknown", unknownMessage
-		} else if catalog.Outside(a.Result) == catalog.Bounced {
+		} else if gate.Outside(a) == catalog.Bounced {
 			ans.Message = bouncedMessage
 		}
 	}

@@ -40,6 +40,7 @@ resources:
     fields:
       name: {type: string, required: true, search: true}
       pin: {type: string, secret: true}
+      status: {type: string}
 `
 
 // A world is the whole server on a fresh database, with one workspace.

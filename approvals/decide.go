@@ -520,7 +520,7 @@ func (gate *Gate) Wait(ctx context.Context, g access.Grant, id string) (Approval
 	defer stop()
 	for {
 		a, err := gate.Approval(context.WithoutCancel(ctx), g, id)
-		if err != nil || a.Status != Pending && !settling(a) {
+		if err != nil || a.Status != Pending && !gate.settling(a) {
 			return a, err
 		}
 		select {
@@ -580,7 +580,7 @@ func (gate *Gate) today(ctx context.Context, tx Store, g access.Grant, a Approva
 	if g.Principal.Kind != access.KindPerson {
 		return g, nil
 	}
-	if action, ok := gate.Catalog.Find(a.Action); ok && action.PeopleDecide {
+	if gate.peopleDecide(a) {
 		if _, err := tx.LockWorkspace(ctx, g.Workspace.ID); err != nil {
 			return g, err
 		}
@@ -739,10 +739,16 @@ func (gate *Gate) mayAnswer(ctx context.Context, tx Store, a Approval) error {
 // requester returns what the credential that asked for a may do today. It fails
 // with [problem.NotFound] if the credential is gone.
 func (gate *Gate) requester(ctx context.Context, tx Store, a Approval) (access.Grant, error) {
-	if a.By.Kind != access.KindOAuth {
-		return tx.RequesterGrant(ctx, a.Workspace, a.By.ID)
+	return gate.Requester(ctx, tx, a.Workspace, a.By)
+}
+
+// Requester returns what the credential of the principal may do today. It fails
+// with [problem.NotFound] if the credential is gone.
+func (gate *Gate) Requester(ctx context.Context, tx Store, workspace string, by access.Principal) (access.Grant, error) {
+	if by.Kind != access.KindOAuth {
+		return tx.RequesterGrant(ctx, workspace, by.ID)
 	}
-	d, err := tx.DelegationOf(ctx, a.Workspace, a.By.ID)
+	d, err := tx.DelegationOf(ctx, workspace, by.ID)
 	if err != nil {
 		return access.Grant{}, err
 	}

@@ -145,10 +145,19 @@ func (gate *Gate) auditEffect(ctx context.Context, tx Store, workspace string, e
 	return tx.Audit(ctx, entry)
 }
 
+// Outside returns the status of what the approval has set going outside, "" if it
+// has nothing to do there: a record may have a status of its own.
+func (gate *Gate) Outside(a Approval) string {
+	if action, ok := gate.Catalog.Find(a.Action); ok && action.OpenWorld {
+		return catalog.Outside(a.Result)
+	}
+	return ""
+}
+
 // settling reports whether what the approval has set going outside has not come
 // to rest.
-func settling(a Approval) bool {
-	return a.Status == Approved && a.Execution == Done && catalog.Unsettled(a.Result)
+func (gate *Gate) settling(a Approval) bool {
+	return a.Status == Approved && a.Execution == Done && gate.Outside(a) == catalog.Queued
 }
 
 // Settle waits until what a run has set going outside has come to rest, or until

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"trustpager/access"
-	"trustpager/catalog"
 	"trustpager/problem"
 	"trustpager/webhook"
 )
@@ -68,16 +67,14 @@ type ViewRequest struct {
 
 // View returns the approval as callers see it.
 func (gate *Gate) View(a Approval) View {
+	ans := gate.Answer(a)
 	v := View{
-		ID: a.ID, URL: gate.URL(a), Status: a.Status, Execution: a.Execution, Executed: gate.Answer(a).Executed, Message: gate.Answer(a).Message, ExpiresAt: a.ExpiresAt,
+		ID: a.ID, URL: gate.URL(a), Status: a.Status, Execution: a.Execution, Executed: ans.Executed, Message: ans.Message, ExpiresAt: a.ExpiresAt,
 		Action: a.Action, Resource: a.Resource, Verb: a.Verb.String(), TargetID: a.TargetID, Title: a.Title,
 		Input: gate.mask(a, a.Input), Edited: gate.mask(a, a.Edited), Reason: a.Reason, Digest: a.Digest, Asked: a.Asked,
 		RequestedBy: who(a.By), Decider: a.Decider, Assignee: a.Assignee, Request: ViewRequest{a.Request.Door, a.Request.Method, a.Request.Path, a.Request.Tool},
-		DecisionReason: a.DecisionReason, Result: a.Result, Error: a.Error,
+		DecisionReason: a.DecisionReason, Result: a.Result, Error: a.Error, Outside: gate.Outside(a),
 		CreatedAt: a.CreatedAt, DecidedAt: a.DecidedAt, ExecutedAt: a.ExecutedAt,
-	}
-	if action, ok := gate.Catalog.Find(a.Action); ok && action.OpenWorld {
-		v.Outside = catalog.Outside(a.Result)
 	}
 	if a.Status != Pending {
 		w := who(a.DecidedBy)

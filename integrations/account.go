@@ -113,6 +113,13 @@ type Settings struct {
 // prices are per million tokens.
 const CostParts = 1_000_000
 
+// CostTally is the tally of what an account has cost in a [Month], in
+// [CostParts].
+const CostTally = "cost"
+
+// Month names the period of [CostTally] at t, in UTC.
+func Month(t time.Time) string { return t.UTC().Format("2006-01") }
+
 // Secrets are what a service is asked with. They never show themselves in logs,
 // formatted text or JSON.
 type Secrets struct {

@@ -230,4 +230,6 @@ func (cr *Carrier) takeAI(ctx context.Context, workspace string, values map[stri
 
 // costOf names what an account costs in the month, in millionths of a minor unit
 // of its currency.
-func costOf(a integrations.Account, now time.Time) Tally { return Tally{a.ID, cost, month(now)} }
+func costOf(a integrations.Account, now time.Time) Tally {
+	return Tally{a.ID, integrations.CostTally, integrations.Month(now)}
+}

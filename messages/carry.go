@@ -110,19 +110,10 @@ var errPaused = errors.New("its sender is paused")
 // held puts a message off while who has sent it is paused. What was sent without
 // anybody's approval does not go out any more once the credential is revoked.
 func (cr *Carrier) held(ctx context.Context, workspace string, o approvals.Origin) error {
-	var g access.Grant
-	var err error
-	switch o.By.Kind {
-	case access.KindKey:
-		g, err = cr.Store.RequesterGrant(ctx, workspace, o.By.ID)
-	case access.KindOAuth:
-		var d access.Delegation
-		if d, err = cr.Store.DelegationOf(ctx, workspace, o.By.ID); err == nil {
-			g = d.Grant(nil, cr.Catalog.RoleRights)
-		}
-	default:
+	if o.By.Kind != access.KindKey && o.By.Kind != access.KindOAuth {
 		return nil
 	}
+	g, err := cr.Gate.Requester(ctx, cr.Store, workspace, o.By)
 	gone := problem.Is(err, problem.NotFound)
 	if err != nil && !gone {
 		return err

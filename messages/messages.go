@@ -25,11 +25,9 @@ type Tally struct {
 	Period string // as in 2026-01-31 or 2026-01, UTC
 }
 
-// The tallies.
-const (
-	sends = "sends"
-	cost  = "cost"
-)
+// Sends is the tally of a credential's messages on a [Day]. Beside it stands
+// [integrations.CostTally].
+const Sends = "sends"
 
 // A Store keeps messages. Each method sees and touches only the rows of the
 // workspace that it is given.
@@ -176,9 +174,8 @@ func result(r *catalog.Resource, rec catalog.Record) (catalog.Result, error) {
 	return catalog.Result{Data: data, Target: r.TargetOf(rec)}, err
 }
 
-// day and month name the periods of tallies.
-func day(t time.Time) string   { return t.UTC().Format(time.DateOnly) }
-func month(t time.Time) string { return t.UTC().Format("2006-01") }
+// Day names the period of [Sends] at t.
+func Day(t time.Time) string { return t.UTC().Format(time.DateOnly) }
 
 // sendsOf names the messages of the caller today. Keys that stem from the same
 // key, and clients that act for themselves and were registered by one of them,
@@ -192,7 +189,7 @@ func sendsOf(ctx context.Context, s Store, c catalog.Call) (Tally, error) {
 			return Tally{}, err
 		}
 	}
-	return Tally{owner, sends, day(c.Now)}, nil
+	return Tally{owner, Sends, Day(c.Now)}, nil
 }
 
 // capCheck says how many of the day's messages the credential has sent. People

@@ -343,23 +343,17 @@ func (cr *Carrier) originOf(ctx context.Context, tx Store, workspace string, r *
 
 // asker returns who a credential is, as far as it still exists.
 func (cr *Carrier) asker(ctx context.Context, tx Store, workspace, id string) (access.Principal, string, error) {
-	var g access.Grant
-	var err error
-	gone := access.Principal{Kind: access.KindKey, ID: id, Name: "a credential that is gone"}
+	by := access.Principal{Kind: access.KindKey, ID: id, Name: "a credential that is gone"}
 	switch {
 	case typeid.ValidID("key", id):
-		g, err = tx.RequesterGrant(ctx, workspace, id)
 	case typeid.ValidID("grt", id):
-		gone.Kind = access.KindOAuth
-		var d access.Delegation
-		if d, err = tx.DelegationOf(ctx, workspace, id); err == nil {
-			g = d.Grant(nil, cr.Catalog.RoleRights)
-		}
+		by.Kind = access.KindOAuth
 	default:
 		return access.Principal{Kind: access.KindPerson, ID: id, Name: id, User: id}, "", nil
 	}
+	g, err := cr.Gate.Requester(ctx, tx, workspace, by)
 	if problem.Is(err, problem.NotFound) {
-		return gone, "", nil
+		return by, "", nil
 	}
 	return g.Principal, g.Parent, err
 }

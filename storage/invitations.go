@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"trustpager/admin"
+	"trustpager/messages"
 	"trustpager/problem"
 )
 
@@ -139,7 +140,7 @@ func (db *DB) Consumption(ctx context.Context, workspace string, since, now time
 			SELECT a.id, a.name, a.per_day,
 				(SELECT COALESCE(SUM(u.n), 0) FROM key_usage u WHERE u.workspace = $1 AND u.credential = a.id AND u.hour >= $2 AND u.outcome <> 'limited') AS calls,
 				(SELECT COUNT(*) FROM approvals p WHERE p.workspace = $1 AND p.credential = a.id AND p.status = 'pending') AS waiting,
-				(SELECT COALESCE(SUM(t.n), 0) FROM tallies t WHERE t.workspace = $1 AND t.owner = a.id AND t.what = 'sends' AND t.period = $5) AS sends
+				(SELECT COALESCE(SUM(t.n), 0) FROM tallies t WHERE t.workspace = $1 AND t.owner = a.id AND t.what = $5 AND t.period = $6) AS sends
 			FROM (
 				SELECT id, name, per_day FROM keys WHERE workspace = $1 AND revoked = 0 AND (expires = 0 OR expires > $3)
 				UNION ALL
@@ -147,7 +148,7 @@ func (db *DB) Consumption(ctx context.Context, workspace string, since, now time
 					JOIN oauth_policies p ON p.workspace = g.workspace AND p.client = g.client
 					WHERE g.workspace = $1 AND g.revoked = 0
 			) a
-		) c WHERE c.calls > 0 OR c.waiting > 0 OR c.sends > 0 ORDER BY c.calls DESC, c.waiting DESC, c.id LIMIT $4`, workspace, ms(since), ms(now), most, since.UTC().Format(time.DateOnly))
+		) c WHERE c.calls > 0 OR c.waiting > 0 OR c.sends > 0 ORDER BY c.calls DESC, c.waiting DESC, c.id LIMIT $4`, workspace, ms(since), ms(now), most, messages.Sends, messages.Day(since))
 	if err != nil {
 		return nil, fmt.Errorf("what credentials use: %w", err)
 	}

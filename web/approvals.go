@@ -226,7 +226,7 @@ func (p *Pages) inboxRow(in room, a approvals.Approval) inboxRow {
 	if row.Object == "" {
 		row.Object = a.TargetID
 	}
-	if outside := p.Gate.View(a).Outside; outside != "" && a.Execution == approvals.Done {
+	if outside := p.Gate.Outside(a); outside != "" && a.Execution == approvals.Done {
 		row.Badge = outsideStatus(outside)
 	}
 	return row
@@ -336,7 +336,7 @@ func (p *Pages) tellDecided(ctx context.Context, a approvals.Approval) {
 		p.tell(ctx, "Your yes is noted. One more person has to approve the same before it is done.")
 	case a.Execution == approvals.Failed:
 		p.warn(ctx, "Approved, but it failed: "+visibleText(sentence(a.Error.Message))+" Nothing was changed. You can try it again, or let it be.")
-	case catalog.Unsettled(a.Result):
+	case p.Gate.Outside(a) == catalog.Queued:
 		p.tell(ctx, "Approved. It is on its way; the card tells how it ends.")
 	case a.Edited != nil:
 		p.tell(ctx, "Approved with changes, and done. "+who+" is told what was done instead.")

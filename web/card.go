@@ -120,7 +120,7 @@ func (p *Pages) card(in room, c approvals.Card, l listQuery, deciders []access.U
 	}
 	if c.Outside != "" {
 		v.Outside, v.Warning = outsideStatus(c.Outside), catalog.Warning(c.Result)
-		v.Unsettled = catalog.Unsettled(c.Result)
+		v.Unsettled = c.Outside == catalog.Queued
 		var made struct{ ID string }
 		if json.Unmarshal(c.Result, &made) == nil && slices.Contains(messageKinds, c.Resource) {
 			v.Sent = messagesPath + "/" + made.ID

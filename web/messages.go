@@ -245,14 +245,12 @@ func (p *Pages) thread(r *http.Request, in room) (answer, error) {
 		}
 		page.Messages = append(page.Messages, s)
 	}
-	if m.Contact != "" && in.grant.Decide("contacts", access.Read) != access.Deny {
-		if contacts, ok := p.Catalog.Resource("contacts"); ok {
-			rec, err := p.Gate.Store.Record(r.Context(), in.membership.Workspace.ID, contacts.Name, m.Contact, false)
-			if err == nil {
-				page.Contact = contacts.TitleOf(rec.Body)
-			} else if !problem.Is(err, problem.NotFound) {
-				return answer{}, err
-			}
+	if contacts, ok := p.Catalog.Resource("contacts"); ok && m.Contact != "" {
+		res, err := p.act(r.Context(), in, "get_"+strings.ReplaceAll(contacts.Singular, "-", "_"), m.Contact, 0, struct{}{})
+		if err == nil {
+			page.Contact = contacts.TitleOf(res.Data)
+		} else if !problem.Is(err, problem.NotFound) && !problem.Is(err, problem.InsufficientScope) {
+			return answer{}, err
 		}
 	}
 	return answer{page: "thread.html", title: visibleText(page.Title), data: page}, nil
