@@ -92,6 +92,7 @@ type Field struct {
 	filled bool      // it may be absent but not empty, as a filter, or a required field in an update
 	bare   bool      // the schema leaves lengths out, as for filters
 	null   bool      // null is taken, as "absent" or "clear"
+	told   bool      // many actions have it, and the MCP server's instructions tell what it is
 }
 
 // Indexed reports whether records can be found by the field's value.

@@ -220,11 +220,11 @@ func (a *Action) addMeta() {
 		return
 	}
 	if a.Target && a.resource.Keeps {
-		a.fields = append(a.fields, Field{Name: "if_version", Type: TypeInteger, Min: 1, Max: maxSafe, null: true,
+		a.fields = append(a.fields, Field{Name: "if_version", Type: TypeInteger, Min: 1, Max: maxSafe, null: true, told: true,
 			Description: "Refuse if it has changed since this version."})
 	}
 	if !slices.ContainsFunc(a.fields, func(f Field) bool { return f.Name == "reason" }) {
-		a.fields = append(a.fields, Field{Name: "reason", Type: TypeText, Max: maxReason, null: true,
+		a.fields = append(a.fields, Field{Name: "reason", Type: TypeText, Max: maxReason, null: true, told: true,
 			Description: "Why; the approver sees it."})
 		a.reason = true
 	}

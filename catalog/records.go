@@ -36,11 +36,11 @@ func recordActions(r *Resource) []*Action {
 		f.Required, f.Default = false, nil
 	}
 	list := &Action{Name: "list_" + many, Verb: access.Read, Op: OpList, Title: "List " + plural,
-		Description: strings.TrimSpace("List " + plural + ", newest first; filter, sort and page. " + r.Description),
+		Description: strings.TrimSpace("List " + plural + ". " + r.Description),
 		Method:      "GET", Path: base, Idempotent: true, fields: r.listFields()}
 	list.plan = list.planList
 	search := &Action{Name: "search_" + many, Verb: access.Read, Op: OpSearch, Title: "Search " + plural,
-		Description: "Find " + plural + " that hold all words of the query; beginnings of words match.",
+		Description: "Find " + plural + " by words or beginnings of words.",
 		Method:      "GET", Path: base + "/search", Idempotent: true,
 		fields: []Field{
 			{Name: "query", Type: TypeString, Required: true, Max: maxString},
@@ -48,7 +48,7 @@ func recordActions(r *Resource) []*Action {
 		}}
 	search.plan = search.planList
 	get := &Action{Name: "get_" + one, Verb: access.Read, Op: OpGet, Title: "Get " + noun,
-		Description: "Get one " + noun + " by its id.",
+		Description: "Get " + article(noun) + " by its id.",
 		Method:      "GET", Path: item, Target: true, Idempotent: true}
 	get.plan = get.planGet
 	made := &Action{Name: "create_" + one, Verb: access.Write, Op: OpCreate, Title: "Create " + noun,
@@ -58,13 +58,13 @@ func recordActions(r *Resource) []*Action {
 		return made.planCreate(ctx, s, c, c.Input.Values, lock)
 	}
 	changed := &Action{Name: "update_" + one, Verb: access.Write, Op: OpUpdate, Title: "Update " + noun,
-		Description: "Change fields of " + article(noun) + "; null clears a field, absent fields stay.",
+		Description: "Change " + article(noun) + ": absent fields stay, null clears.",
 		Method:      "PATCH", Path: item, Target: true, Destructive: true, Idempotent: true, fields: update}
 	changed.plan = func(ctx context.Context, s Store, c Call, lock bool) (plan, error) {
 		return changed.planUpdate(ctx, s, c, c.Input.Values, lock)
 	}
 	removed := &Action{Name: "delete_" + one, Verb: access.Delete, Op: OpDelete, Title: "Delete " + noun,
-		Description: "Delete " + article(noun) + "; refused while other records refer to it.",
+		Description: "Delete " + article(noun) + "; refused while others refer to it.",
 		Method:      "DELETE", Path: item, Target: true, Destructive: true, Idempotent: true}
 	removed.plan = removed.planDelete
 
@@ -83,11 +83,11 @@ func recordActions(r *Resource) []*Action {
 }
 
 func limitField() Field {
-	return Field{Name: "limit", Type: TypeInteger, Min: 1, Max: maxLimit, Default: json.Number(strconv.Itoa(defaultLimit)), null: true}
+	return Field{Name: "limit", Type: TypeInteger, Min: 1, Max: maxLimit, Default: json.Number(strconv.Itoa(defaultLimit)), null: true, told: true}
 }
 
 func cursorField() Field {
-	return Field{Name: "cursor", Type: TypeString, Max: maxCursor, null: true, bare: true, Description: "next_cursor of the last page."}
+	return Field{Name: "cursor", Type: TypeString, Max: maxCursor, null: true, bare: true, told: true, Description: "next_cursor of the last page."}
 }
 
 // listFields returns what a list can be asked for.
@@ -107,17 +107,17 @@ func (r *Resource) listFields() []Field {
 		}
 		if f.Type == TypeDate || f.Type == TypeDateTime {
 			after, before := by, by
-			after.Name, before.Name = f.Name+"_after", f.Name+"_before"
+			after.Name, before.Name, after.told, before.told = f.Name+"_after", f.Name+"_before", true, true
 			after.Description, before.Description = "At or after.", "Before."
 			fields = append(fields, after, before)
 		}
 	}
 	return append(fields,
-		Field{Name: "created_after", Type: TypeDateTime},
-		Field{Name: "created_before", Type: TypeDateTime},
-		Field{Name: "search", Type: TypeString, Max: maxString, filled: true, bare: true, Description: "Words; beginnings match."},
-		Field{Name: "sort", Type: TypeEnum, Enum: order, Default: "-created_at", null: true},
-		Field{Name: "fields", Type: TypeTags, Max: maxTags, null: true, bare: true, Description: "Members to return."},
+		Field{Name: "created_after", Type: TypeDateTime, told: true},
+		Field{Name: "created_before", Type: TypeDateTime, told: true},
+		Field{Name: "search", Type: TypeString, Max: maxString, filled: true, bare: true, told: true, Description: "Words; beginnings match."},
+		Field{Name: "sort", Type: TypeEnum, Enum: order, Default: "-created_at", null: true, told: true},
+		Field{Name: "fields", Type: TypeTags, Max: maxTags, null: true, bare: true, told: true, Description: "Members to return."},
 		limitField(), cursorField())
 }
 

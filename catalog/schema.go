@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"strings"
-
-	"trustpager/access"
 )
 
 // A schema is a JSON Schema 2020-12 under construction. Its members are
@@ -229,30 +227,88 @@ func object(pairs ...string) *schema {
 	return s
 }
 
-// ToolOutput returns the schema of what the action's MCP tool answers: one
-// object, because clients drop tools whose schema has a oneOf at its root. For
-// a read it is the object or list that was read, for a write the report that it
-// has run or how its approval stands. It is short, for it is sent with every
-// list of tools; [Action.Output] has the fields.
-func ToolOutput(a *Action) Schema {
-	s := &schema{Type: "object"}
-	switch {
-	case a.Op == OpList || a.Op == OpSearch:
-		// A list that waits for approval has no data, so nothing is required.
-		s.Properties = properties{
-			{"data", &schema{Type: "array"}},
-			{"pagination", &schema{Type: "object"}},
+// ToolInput returns the schema of what the action's MCP tool takes. It is short,
+// for it is sent with every list of tools: names, types, choices and what
+// descriptions say, without bounds and patterns, which [Action.Input] has and
+// the error of a wrong value tells. Null, which clears a field, is in the words of
+// an update only, and what create_… says of a field update_… does not repeat.
+//
+// A reason belongs to it only if the call waits: nobody reads that of one that
+// runs at once.
+func ToolInput(a *Action, waits bool) Schema {
+	s := &schema{Type: "object", Properties: properties{}}
+	if a.Target {
+		s.Properties = append(s.Properties, property{"id", &schema{Type: "string"}})
+		s.Required = append(s.Required, "id")
+	}
+	for i := range a.fields {
+		f := &a.fields[i]
+		if a.reason && f.Name == "reason" && !waits {
+			continue
 		}
-	case a.Verb == access.Read:
-		s.Properties = properties{{"data", &schema{Type: "object"}}}
-	default:
-		s.Properties = properties{
-			{"status", &schema{Type: "string"}},
-			{"executed", &schema{Type: "boolean"}},
-			{"data", &schema{Type: "object"}},
+		s.Properties = append(s.Properties, property{f.Name, f.short(a.Op == OpUpdate)})
+		if f.Required {
+			s.Required = append(s.Required, f.Name)
 		}
 	}
 	return s.encode()
+}
+
+// short returns the schema of the field in a tool's input.
+func (f *Field) short(repeated bool) *schema {
+	s := &schema{Type: jsonType(f.Type)}
+	if !repeated && !f.told {
+		s.Description = f.Description
+	}
+	if f.told {
+		switch f.Type {
+		case TypeEnum: // the order of a list: each name twice
+			s.Description = ordersOf(f.Enum)
+		case TypeTags: // which may be sent as a list with commas
+			s.Type = "string"
+		}
+		return s
+	}
+	switch f.Type {
+	case TypeDate:
+		s.Format = "date"
+	case TypeDateTime:
+		s.Format = "date-time"
+	case TypeEnum:
+		for _, w := range f.Enum {
+			s.Enum = append(s.Enum, w)
+		}
+	case TypeTags:
+		s.Items = &schema{Type: "string"}
+		for _, w := range f.Enum {
+			s.Items.Enum = append(s.Items.Enum, w)
+		}
+	case TypeList:
+		s.Items = &schema{Type: "object"}
+		for i := range f.Fields {
+			sub := &f.Fields[i]
+			s.Items.Properties = append(s.Items.Properties, property{sub.Name, sub.short(repeated)})
+			if sub.Required {
+				s.Items.Required = append(s.Items.Required, sub.Name)
+			}
+		}
+	case TypeRef:
+		if !repeated && f.Description == "" && f.Name != strings.ReplaceAll(f.target.Singular, "-", "_")+"_id" {
+			s.Description = f.target.Prefix + "_…"
+		}
+	}
+	return s
+}
+
+// ordersOf says which orders a list has.
+func ordersOf(orders []string) string {
+	var names []string
+	for _, o := range orders {
+		if !strings.HasPrefix(o, "-") && o != "updated_at" {
+			names = append(names, o)
+		}
+	}
+	return strings.Join(names, ", ") + "; -name descends"
 }
 
 // article returns the noun with its indefinite article.

@@ -60,7 +60,7 @@ func TestTrapListCostsTenCalls(t *testing.T) {
 	s := &Server{byName: map[string]*tool{}}
 	for _, name := range []string{"a", "b", "c"} {
 		form := mcpgo.NewToolWithRawSchema(name, "Does <"+name+"> & more.", json.RawMessage(`{"type":"object"}`))
-		form.Meta = mcpgo.NewMetaFromMap(map[string]any{"trustpager/scope": "contacts:read"})
+		form.Meta = mcpgo.NewMetaFromMap(map[string]any{"scope": "contacts:read"})
 		form.RawOutputSchema = json.RawMessage(`{ "type": "object" }`)
 		form.Annotations = annotations(name, true, false, true, false)
 		if err := s.addTool(m, &tool{name: name, reads: true, forms: [3]mcpgo.Tool{1: form, 2: form}}, nil); err != nil {

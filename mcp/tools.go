@@ -108,7 +108,13 @@ func lint(b []byte) error {
 }
 
 // waits is added to the description of a tool whose calls queue.
-const waits = " Waits for approval: the call is queued for a person, answers pending_approval, and nothing is done until they approve."
+const waits = " Waits for approval by a person."
+
+// output is the schema of what each tool that changes something answers: an
+// object, which says whether it was executed, or that it waits. It is short, for
+// it stands in the list many times; the OpenAPI document has the members. A oneOf
+// at its root would make clients drop every tool.
+var output = json.RawMessage(`{"type":"object"}`)
 
 // formOf returns the tool of the action for a caller who stands at the level.
 // Its schemas are raw: mcp-go answers tools/list with nothing at all if one
@@ -118,21 +124,34 @@ func formOf(a *catalog.Action, l access.Level) mcpgo.Tool {
 	if l == access.Queue {
 		description += waits
 	}
-	t := mcpgo.NewToolWithRawSchema(a.Name, description, json.RawMessage(a.Input))
-	t.RawOutputSchema = json.RawMessage(catalog.ToolOutput(a))
+	t := mcpgo.NewToolWithRawSchema(a.Name, description, json.RawMessage(catalog.ToolInput(a, l == access.Queue)))
+	if a.Verb != access.Read {
+		t.RawOutputSchema = output
+	}
 	t.Annotations = annotations(a.Title, a.Verb == access.Read, a.Destructive, a.Idempotent, a.OpenWorld)
 	if a.Resource != "" {
-		t.Meta = mcpgo.NewMetaFromMap(map[string]any{"trustpager/scope": rung(a, l)})
+		t.Meta = mcpgo.NewMetaFromMap(map[string]any{"scope": rung(a, l)})
 	}
 	return t
 }
 
-// annotations returns the hints, each said outright, for what is left out has
-// defaults that frighten. Of a tool that only reads, two mean nothing.
+// annotations returns the hints, each where it is not what the protocol takes for
+// granted: a tool that writes, destroys, is not idempotent, and reaches outside.
 func annotations(title string, readOnly, destructive, idempotent, openWorld bool) mcpgo.ToolAnnotation {
-	h := mcpgo.ToolAnnotation{Title: title, ReadOnlyHint: &readOnly, OpenWorldHint: &openWorld}
-	if !readOnly {
-		h.DestructiveHint, h.IdempotentHint = &destructive, &idempotent
+	h := mcpgo.ToolAnnotation{Title: title}
+	yes, no := true, false
+	if readOnly {
+		h.ReadOnlyHint = &yes
+	} else {
+		if !destructive {
+			h.DestructiveHint = &no
+		}
+		if idempotent {
+			h.IdempotentHint = &yes
+		}
+	}
+	if !openWorld {
+		h.OpenWorldHint = &no
 	}
 	return h
 }
