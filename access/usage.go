@@ -43,6 +43,10 @@ type DayCount struct {
 // workspace were used.
 func CallsTopic(workspace string) string { return "calls:" + workspace }
 
+// RightsTopic is what is touched when what credentials of the workspace may do may
+// have changed, or one has ended.
+func RightsTopic(workspace string) string { return "rights:" + workspace }
+
 // A LastUse is when a credential was last used, and for what.
 type LastUse struct {
 	Workspace  string

@@ -62,6 +62,7 @@ type Approval struct {
 	Assignee  string // the user who is to decide it, "" if nobody in particular
 	Asked     int64  // how often the same was asked
 	DedupeKey string
+	Told      bool // the credential that asked has been told how it ended
 
 	DecidedBy      access.Principal // zero while pending
 	DecisionReason string           // why it was rejected

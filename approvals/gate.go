@@ -101,6 +101,26 @@ type Store interface {
 	// ListApprovals returns a page, newest first.
 	ListApprovals(ctx context.Context, workspace string, q Query) ([]Approval, error)
 
+	// UntoldApprovals returns what the credential has asked for and has not been
+	// told the end of, the oldest first. What ended before since is not among it.
+	UntoldApprovals(ctx context.Context, workspace, credential string, since time.Time, limit int) ([]Approval, error)
+
+	// TellApprovals notes that the credential has been told how its approvals ended,
+	// and returns the ids of those of which it had not been. Of concurrent calls one
+	// gets each id.
+	TellApprovals(ctx context.Context, workspace, credential string, ids []string) ([]string, error)
+
+	// SaveTask stores the task.
+	SaveTask(ctx context.Context, t Task) error
+
+	// Task returns a task of the credential that was made at or after since. It
+	// fails with [problem.NotFound].
+	Task(ctx context.Context, workspace, credential, id string, since time.Time) (Task, error)
+
+	// Tasks returns a page of the credential's tasks that were made at or after
+	// since and before the one with the id, newest first.
+	Tasks(ctx context.Context, workspace, credential, before string, since time.Time, limit int) ([]Task, error)
+
 	// DecideApproval moves the approval from pending to d.Status, and returns it
 	// as it then is. It fails with [problem.Conflict] if the approval is not
 	// pending, so that of several concurrent decisions one wins, and with

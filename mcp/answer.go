@@ -20,19 +20,58 @@ import (
 type answer struct {
 	structured json.RawMessage // an object
 	text       string          // the same for who reads only text; "" means structured as it is
+	trailer    string          // further text: how earlier requests stand
 	failed     bool
 	outcome    access.Outcome // for the counters
+
+	about   string          // the approval that it tells of, "" if none
+	task    *task           // the same as a task, nil if nothing is waited for
+	ask     json.RawMessage // the result that asks the user instead, nil if there is nothing to ask
+	encoded json.RawMessage // the result as it was stored, instead of all the above
 }
 
 func (a answer) result() *mcpgo.CallToolResult {
 	if a.text == "" {
 		a.text = string(a.structured)
 	}
-	return &mcpgo.CallToolResult{
+	r := &mcpgo.CallToolResult{
 		Content:              []mcpgo.Content{mcpgo.TextContent{Type: mcpgo.ContentTypeText, Text: a.text}},
 		RawStructuredContent: a.structured,
 		IsError:              a.failed,
 	}
+	if a.trailer != "" {
+		r.Content = append(r.Content, mcpgo.TextContent{Type: mcpgo.ContentTypeText, Text: a.trailer})
+	}
+	return r
+}
+
+// appendResult appends the result of the call with further members, if any are
+// given.
+func (a *answer) appendResult(b []byte, further string) []byte {
+	b = append(b, '{')
+	if further != "" {
+		b = append(append(b, further...), ',')
+	}
+	if a.encoded != nil {
+		return append(b, a.encoded[1:]...)
+	}
+	text := a.text
+	if text == "" {
+		text = string(a.structured)
+	}
+	b = append(b, `"content":[{"type":"text","text":`...)
+	b = append(appendString(b, text), '}')
+	if a.trailer != "" {
+		b = append(appendString(append(b, `,{"type":"text","text":`...), a.trailer), '}')
+	}
+	b = append(b, ']')
+	if a.failed {
+		b = append(b, `,"isError":true`...)
+	}
+	if a.structured != nil {
+		b = append(append(b, `,"structuredContent":`...), a.structured...)
+	}
+	return append(b, '}')
 }
 
 // errorAnswer returns the error of an action as an answer, so that the model
@@ -109,5 +148,5 @@ func (s *Server) approvalAnswer(a approvals.Approval) (answer, error) {
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false) // models copy the url as it is written
 	err := enc.Encode(ans)
-	return answer{structured: bytes.TrimSpace(b.Bytes()), text: ans.Text(), outcome: outcome}, err
+	return answer{structured: bytes.TrimSpace(b.Bytes()), text: ans.Text(), outcome: outcome, about: a.ID}, err
 }

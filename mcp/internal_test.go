@@ -12,6 +12,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	mcpgo "github.com/mark3labs/mcp-go/mcp"
 	"github.com/mark3labs/mcp-go/server"
+
+	"trustpager/access"
+	"trustpager/approvals"
 )
 
 func TestTrapToolWithTwoSchemasEmptiesTheList(t *testing.T) {
@@ -42,12 +45,12 @@ func TestTrapToolWithTwoSchemasEmptiesTheList(t *testing.T) {
 		"tag in schema":    mcpgo.NewToolWithRawSchema("tag", "", json.RawMessage(`{"description":"x\udb40\udc41"}`)),
 		"bidi in schema":   mcpgo.NewToolWithRawSchema("bidi", "", json.RawMessage(`{"description":"x\u202e"}`)),
 	} {
-		if err := s.addTool(server.NewMCPServer("x", "1"), &tool{name: form.Name, forms: [3]mcpgo.Tool{1: form, 2: form}}, nil); err == nil {
+		if err := s.addTool(server.NewMCPServer("x", "1"), &tool{name: form.Name, forms: [3]mcpgo.Tool{1: form, 2: form}}); err == nil {
 			t.Errorf("%s: the server would start", name)
 		}
 	}
 	for i, want := range []bool{true, false} {
-		err := s.addTool(server.NewMCPServer("x", "1"), &tool{name: "good", forms: [3]mcpgo.Tool{1: good, 2: good}}, nil)
+		err := s.addTool(server.NewMCPServer("x", "1"), &tool{name: "good", forms: [3]mcpgo.Tool{1: good, 2: good}})
 		if (err == nil) != want {
 			t.Errorf("good tool, time %d: got %v, want accepted %t", i+1, err, want)
 		}
@@ -63,7 +66,7 @@ func TestTrapListCostsTenCalls(t *testing.T) {
 		form.Meta = mcpgo.NewMetaFromMap(map[string]any{"scope": "contacts:read"})
 		form.RawOutputSchema = json.RawMessage(`{ "type": "object" }`)
 		form.Annotations = annotations(name, true, false, true, false)
-		if err := s.addTool(m, &tool{name: name, reads: true, forms: [3]mcpgo.Tool{1: form, 2: form}}, nil); err != nil {
+		if err := s.addTool(m, &tool{name: name, reads: true, forms: [3]mcpgo.Tool{1: form, 2: form}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -73,7 +76,7 @@ func TestTrapListCostsTenCalls(t *testing.T) {
 	r := httptest.NewRequest("POST", "/mcp", nil)
 	server.NewStreamableHTTPServer(m, server.WithStateLess(true), server.WithDisableLocalhostProtection(true)).ServeHTTP(theirs, forward(r, []byte(body)))
 	empty := server.NewMCPServer("x", "1", server.WithToolCapabilities(false))
-	s.restHTTP = server.NewStreamableHTTPServer(empty, server.WithStateLess(true), server.WithDisableLocalhostProtection(true))
+	s.rest.old = server.NewStreamableHTTPServer(empty, server.WithStateLess(true), server.WithDisableLocalhostProtection(true))
 	if err := s.list(own, httptest.NewRequest("POST", "/mcp", nil), &call{message: message{method: methodToolsList}}, []byte(body)); err != nil {
 		t.Fatal(err)
 	}
@@ -85,12 +88,12 @@ func TestTrapListCostsTenCalls(t *testing.T) {
 // What a plain call answers is what mcp-go would have sent.
 func TestPlainCallIsAnsweredAsMCPGoWould(t *testing.T) {
 	m := server.NewMCPServer("x", "1", server.WithToolCapabilities(false))
-	s := &Server{byName: map[string]*tool{}, calls: m}
+	s := &Server{byName: map[string]*tool{}, calls: m, Config: Config{Gate: quiet{}, Watch: unwatched}}
 	s.callsHTTP = server.NewStreamableHTTPServer(m, server.WithStateLess(true), server.WithDisableLocalhostProtection(true))
 	var said answer
 	form := mcpgo.NewToolWithRawSchema("a", "Does.", json.RawMessage(`{"type":"object"}`))
-	tl := &tool{name: "a", forms: [3]mcpgo.Tool{1: form, 2: form}}
-	if err := s.addTool(m, tl, s.handler(tl, func(context.Context, *call) (answer, error) { return said, nil })); err != nil {
+	tl := &tool{name: "a", forms: [3]mcpgo.Tool{1: form, 2: form}, run: func(context.Context, *call) (answer, error) { return said, nil }}
+	if err := s.addTool(m, tl); err != nil {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct {
@@ -124,6 +127,15 @@ func TestPlainCallIsAnsweredAsMCPGoWould(t *testing.T) {
 		}
 	}
 }
+
+// quiet is a gate of which nobody has asked for anything.
+type quiet struct{ Gate }
+
+func (quiet) News(context.Context, access.Grant) (approvals.News, error) {
+	return approvals.News{}, nil
+}
+
+func unwatched(string) (<-chan struct{}, func()) { return nil, func() {} }
 
 // mcp-go, which reads with encoding/json, takes what the gate lets through for
 // what the gate takes it for.

@@ -65,6 +65,28 @@ func (f *gate) Withdraw(ctx context.Context, g access.Grant, id string) (approva
 	return a, err
 }
 
+func (f *gate) Over(a approvals.Approval) bool { return a.Status != approvals.Pending }
+
+func (f *gate) Own(context.Context, access.Grant, approvals.Query) ([]approvals.Approval, error) {
+	var list []approvals.Approval
+	for _, a := range f.approvals {
+		list = append(list, a)
+	}
+	return list, nil
+}
+
+func (f *gate) News(context.Context, access.Grant) (approvals.News, error) {
+	return approvals.News{}, nil
+}
+func (f *gate) Told(context.Context, access.Grant, approvals.Approval) error { return nil }
+func (f *gate) KeepTask(context.Context, approvals.Task) error               { return nil }
+func (f *gate) Task(context.Context, access.Grant, string) (approvals.Task, error) {
+	return approvals.Task{}, problem.Errorf(problem.NotFound, "there is no task")
+}
+func (f *gate) Tasks(context.Context, access.Grant, string, int) ([]approvals.Task, error) {
+	return nil, nil
+}
+
 func (f *gate) Answer(a approvals.Approval) approvals.Answer {
 	return (&approvals.Gate{BaseURL: "https://crm.example.com", Catalog: &catalog.Catalog{}}).Answer(a)
 }
@@ -79,6 +101,7 @@ var grants = map[string]access.Grant{
 	"nobody":   grantOf("key_nobody", ""),
 	"coarse":   delegated("contacts:read deals:write", "workspace"),
 	"fine":     delegated("contacts:write deals:write", "contacts:read offline_access"),
+	"owner":    delegated("contacts:write-approval", "workspace"),
 	"narrowed": delegated("contacts:read", "contacts:write"),
 	"once":     limited(grantOf("key_once", "contacts:read"), 1),
 	"elsewise": {Principal: access.Principal{ID: "key_else"}, Workspace: access.Workspace{ID: "ws_2"}, Rights: access.FullRights},
@@ -142,6 +165,8 @@ func newServer(t testing.TB, g mcp.Gate) *mcp.Server {
 		Gate:         g,
 		Authenticate: authenticate,
 		Limiter:      &access.Limiter{Now: time.Now},
+		Watch:        func(string) (<-chan struct{}, func()) { return nil, func() {} },
+		StateKey:     []byte("key"),
 		Now:          time.Now,
 		BaseURL:      "https://crm.example.com",
 		Origin:       newOrigin(t),

@@ -18,6 +18,12 @@ const (
 	methodToolsList = "tools/list"
 	methodCancelled = "notifications/cancelled"
 	methodListen    = "subscriptions/listen"
+
+	methodTasksGet    = "tasks/get"
+	methodTasksCancel = "tasks/cancel"
+	methodTasksResult = "tasks/result" // until 2025-11-25
+	methodTasksList   = "tasks/list"   // until 2025-11-25
+	methodTasksUpdate = "tasks/update" // since 2026-07-28
 )
 
 // A message is what the gate reads of a JSON-RPC message. Its slices point
@@ -26,11 +32,19 @@ type message struct {
 	id     json.RawMessage // nil if it has none
 	method string          // "" of a response
 	cursor bool            // the params ask for a later page
+	meta   json.RawMessage // _meta
 
 	// Of tools/call:
 	name      json.RawMessage // of the tool, as JSON
 	arguments json.RawMessage // byte for byte, nil if there are none
-	meta      json.RawMessage // _meta
+	task      json.RawMessage // the client of 2025-11-25 wants a task
+	responses json.RawMessage // inputResponses: what the user was asked
+	state     json.RawMessage // requestState: what this server gave with the question
+
+	// Of tasks/…, and of subscriptions/listen:
+	taskID        json.RawMessage
+	page          json.RawMessage // cursor
+	notifications json.RawMessage
 }
 
 // envelopeNames are the members of a JSON-RPC message.
@@ -81,24 +95,48 @@ func (m *message) parse(body []byte) error {
 	if err != nil || params == nil || params[0] != '{' {
 		return err
 	}
+	return members(params, func(name string, value json.RawMessage) error {
+		if p := m.param(name); p != nil {
+			*p = value
+		}
+		m.cursor = m.cursor || m.method == methodToolsList && strings.EqualFold(name, "cursor") && string(value) != `""` && string(value) != "null"
+		return nil
+	})
+}
+
+// param returns where a member of the params is kept, nil if the gate does not
+// need it.
+func (m *message) param(name string) *json.RawMessage {
+	if name == "_meta" {
+		return &m.meta
+	}
 	switch m.method {
 	case methodToolsCall:
-		return members(params, func(name string, value json.RawMessage) error {
-			switch name {
-			case "name":
-				m.name = value
-			case "arguments":
-				m.arguments = value
-			case "_meta":
-				m.meta = value
-			}
-			return nil
-		})
-	case methodToolsList:
-		return members(params, func(name string, value json.RawMessage) error {
-			m.cursor = m.cursor || strings.EqualFold(name, "cursor") && string(value) != `""` && string(value) != "null"
-			return nil
-		})
+		switch name {
+		case "name":
+			return &m.name
+		case "arguments":
+			return &m.arguments
+		case "task":
+			return &m.task
+		case "inputResponses":
+			return &m.responses
+		case "requestState":
+			return &m.state
+		}
+	case methodTasksGet, methodTasksCancel, methodTasksResult, methodTasksUpdate, methodTasksList:
+		switch name {
+		case "taskId":
+			return &m.taskID
+		case "cursor":
+			return &m.page
+		case "inputResponses":
+			return &m.responses
+		}
+	case methodListen:
+		if name == "notifications" {
+			return &m.notifications
+		}
 	}
 	return nil
 }

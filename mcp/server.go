@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -44,6 +46,27 @@ type Gate interface {
 	// Withdraw takes the caller's own pending request back.
 	Withdraw(ctx context.Context, g access.Grant, id string) (approvals.Approval, error)
 
+	// Over reports whether nothing more becomes of the approval by itself.
+	Over(a approvals.Approval) bool
+
+	// Own returns what the caller has asked for itself, newest first.
+	Own(ctx context.Context, g access.Grant, q approvals.Query) ([]approvals.Approval, error)
+
+	// News returns what the caller asked for and does not know the end of. What has
+	// ended is told once.
+	News(ctx context.Context, g access.Grant) (approvals.News, error)
+
+	// Told notes that the caller has just been told how the approval stands.
+	Told(ctx context.Context, g access.Grant, a approvals.Approval) error
+
+	// KeepTask stores the answer of a call that ran at once, for a client that comes
+	// back for it.
+	KeepTask(ctx context.Context, t approvals.Task) error
+
+	// Task and Tasks return what was kept for the caller.
+	Task(ctx context.Context, g access.Grant, id string) (approvals.Task, error)
+	Tasks(ctx context.Context, g access.Grant, before string, limit int) ([]approvals.Task, error)
+
 	// Answer tells whoever asked for an action how its approval stands.
 	Answer(a approvals.Approval) approvals.Answer
 
@@ -63,8 +86,14 @@ type Config struct {
 	// plan has no API access.
 	Authenticate func(ctx context.Context, bearer, resource string) (access.Grant, error)
 
+	// Watch returns a channel that receives after each change of the topic:
+	// [access.RightsTopic], [approvals.Topic], or the id of an approval.
+	Watch func(topic string) (changed <-chan struct{}, stop func())
+
 	Limiter *access.Limiter
 	Usage   *access.Usage
+
+	StateKey []byte // signs what clients bring back; all nodes have the same
 
 	BaseURL string        // of this server, as people and clients write it, without a slash at the end
 	Origin  *origin.Guard // names of this server, and pages that may call it
@@ -77,25 +106,45 @@ type Server struct {
 	Config
 	tools     []*tool // in the order in which they are listed
 	byName    map[string]*tool
+	searching []*tool // what ?mode=search offers instead
 	toolsets  []string
 	calls     *server.MCPServer // has the tools, and answers tools/call
 	callsHTTP http.Handler      // its transport
-	restHTTP  http.Handler      // of one that has none, and answers all else
+	rest      eras              // of servers that have none, and answer all else
+	tasks     taskSource
+	memory    memory
 	closing   context.Context
 	close     context.CancelFunc
+
+	streamsMu sync.Mutex
+	streams   map[string]int // open, by credential
+}
+
+// eras are the transports of two servers that are the same but for what they say
+// they can: before 2026-07-28 tasks were part of the protocol, and a change of the
+// list of tools could be told only to sessions.
+type eras struct{ old, modern http.Handler }
+
+func (e eras) of(c *call) http.Handler {
+	if c.client.modern {
+		return e.modern
+	}
+	return e.old
 }
 
 // New returns a server of the catalog's actions. It fails if a tool cannot be
 // listed as it should.
 func New(c Config) (*Server, error) {
-	s := &Server{Config: c, byName: make(map[string]*tool)}
+	s := &Server{Config: c, byName: make(map[string]*tool), streams: map[string]int{}}
+	s.tasks = approvalTasks{s}
 	s.closing, s.close = context.WithCancel(context.Background())
 
 	s.calls, s.callsHTTP = s.newServer(server.WithToolFilter(s.filter))
 	if err := s.addTools(s.calls); err != nil {
 		return nil, fmt.Errorf("mcp: %w", err)
 	}
-	_, s.restHTTP = s.newServer()
+	_, s.rest.old = s.newServer(server.WithToolCapabilities(false), server.WithTaskCapabilities(true, true, true))
+	_, s.rest.modern = s.newServer(server.WithToolCapabilities(true), server.WithExtensions(map[string]any{tasksExtension: struct{}{}}))
 	return s, nil
 }
 
@@ -103,9 +152,7 @@ func New(c Config) (*Server, error) {
 // or does not offer: sessions, streams, tasks, list changes, validation of
 // inputs and outputs, recovery from panics.
 func (s *Server) newServer(opts ...server.ServerOption) (*server.MCPServer, http.Handler) {
-	m := server.NewMCPServer("trustpager", s.Version, append(opts,
-		server.WithToolCapabilities(false),
-		server.WithInstructions(instructions))...)
+	m := server.NewMCPServer("trustpager", s.Version, append(opts, server.WithInstructions(instructions))...)
 	return m, server.NewStreamableHTTPServer(m,
 		server.WithStateLess(true),
 		server.WithDisableStreaming(true),
@@ -116,20 +163,29 @@ func (s *Server) newServer(opts ...server.ServerOption) (*server.MCPServer, http
 // once. Each wait is answered with the approval as it stands.
 func (s *Server) Close() { s.close() }
 
-// instructions tell a model about approvals.
+// instructions tell a model about approvals, in five sentences, and about what many
+// tools have in common.
 const instructions = "Some tools wait for a person's approval; their descriptions say so. " +
 	"Such a call answers with the status pending_approval and executed false: nothing has happened yet, so do not retry it and do not report it as done. " +
 	"Tell the user what is waiting and give them the approval's url, where a person approves, edits or rejects it. " +
-	"Learn the outcome with wait_for_approval or get_approval, and take a request back with withdraw_approval. " +
-	"A rejection, an expiry and a withdrawal are final: read the reason before you ask for anything similar."
+	"Learn the outcome with wait_for_approval or get_approval, list what you have asked for with list_my_approvals, and take a request back with withdraw_approval. " +
+	"A rejection, an expiry and a withdrawal are final: read the reason before you ask for anything similar.\n\n" +
+	"Of the arguments that many tools have: reason says why, and whoever approves reads it; dry_run true tells what a call would do and does nothing; " +
+	"if_version refuses a change if the record has another version by now; sort takes a field, with - before it for descending; " +
+	"created_after and its like take RFC 3339 times, and after means at or after; search takes words or their beginnings; " +
+	"fields takes the names of the members to return, with commas; limit is at most 100 and 25 if absent; cursor is the next_cursor of the page before. " +
+	"Telephone numbers are E.164, as +4930123456; money is in minor units, so that 1250 is 12.50; dates are YYYY-MM-DD."
 
 // A call is one request on its way through mcp-go.
 type call struct {
 	message
+	client    client
+	bearer    string
 	grant     access.Grant
 	selection selection
 	tool      *tool          // that was called, nil if none
 	said      *answer        // by the tool
+	fault     error          // what the tool ended with instead, nil if nothing
 	outcome   access.Outcome // for the counters
 }
 
@@ -145,7 +201,7 @@ func callFrom(ctx context.Context) *call {
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := &call{outcome: access.OutcomeOK}
 	if err := s.serve(w, r, c); err != nil {
-		refuse(w, r, c.id, err, problem.Of(err).Status())
+		refuse(w, r, c.id, err)
 	}
 }
 
@@ -170,7 +226,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, c *call) error {
 		return problem.Errorf(problem.MethodNotAllowed, "%s is not offered here: there are no sessions and no streams", r.Method).
 			WithFix("Send each message with POST.")
 	}
-	if c.grant, err = s.authenticate(h, r); err != nil {
+	if err = s.authenticate(h, r, c); err != nil {
 		return err
 	}
 	if workspace != "" && workspace != c.grant.Workspace.ID {
@@ -180,7 +236,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, c *call) error {
 	begun := s.Now()
 	body, err := strictjson.ReadBody(r, maxBody)
 	if err == nil && s.Now().Sub(begun) > access.SlowBody {
-		c.grant, err = s.authenticate(h, r)
+		err = s.authenticate(h, r, c)
 	}
 	if err != nil {
 		return err
@@ -188,10 +244,11 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, c *call) error {
 	if err := c.parse(body); err != nil {
 		return err
 	}
+	c.client = clientOf(r.Header, &c.message)
 	if err := s.limit(r.Context(), h, c); err != nil {
 		return err
 	}
-	err = s.dispatch(w, r, c, body)
+	err = c.faulty(w, s.dispatch(w, r, c, body))
 	if err != nil {
 		c.outcome = outcomeOf(err)
 	}
@@ -212,33 +269,81 @@ func (s *Server) dispatch(w http.ResponseWriter, r *http.Request, c *call, body 
 		w.WriteHeader(http.StatusAccepted)
 		return nil
 	case methodListen:
-		// It would hold the connection, and the server's shutdown, for nothing:
-		// no notification is offered yet.
-		refuse(w, r, c.id, problem.Errorf(problem.MethodNotAllowed, "%s is not offered", methodListen).
-			WithFix("Ask again when you need to know; wait_for_approval waits for a decision."), http.StatusNotFound)
-		c.outcome = access.OutcomeInvalid
-		return nil
+		return s.listen(w, r, c)
+	case methodTasksGet, methodTasksCancel, methodTasksResult, methodTasksUpdate, methodTasksList:
+		return s.answerTasks(w, r, c)
 	case methodToolsList:
 		return s.list(w, r, c, body)
 	case methodToolsCall:
-		body = c.stripped()
-		if done, err := s.lacks(w, r, c); done || err != nil {
-			return err
-		}
-		c.outcome = access.OutcomeInvalid // unless the tool is found and says otherwise
-		if string(c.name) == `"wait_for_approval"` {
-			// The HTTP server's timeout is for answers that come at once. Where w
-			// cannot do that, the client asks again.
-			http.NewResponseController(w).SetWriteDeadline(time.Now().Add(maxWait + 10*time.Second))
-		}
-		if c.plain(r) {
-			return s.answerCall(w, r, c, body)
-		}
-		s.callsHTTP.ServeHTTP(w, forward(r, body))
-		return nil
+		return s.call(w, r, c)
 	}
-	s.restHTTP.ServeHTTP(w, forward(r, body))
+	s.rest.of(c).ServeHTTP(w, forward(r, body))
 	return nil
+}
+
+// call answers tools/call.
+func (s *Server) call(w http.ResponseWriter, r *http.Request, c *call) error {
+	body := c.stripped()
+	if done, err := s.lacks(w, r, c); done || err != nil {
+		return err
+	}
+	if c.asTask(r) {
+		if t := s.called(c); t != nil && (t.reads || t.action == nil) {
+			return c.faultOf(http.StatusNotFound, mcpgo.METHOD_NOT_FOUND, t.name+" answers at once, and cannot be called as a task: leave task out")
+		}
+	}
+	c.outcome = access.OutcomeInvalid // unless the tool is found and says otherwise
+	if t := s.called(c); c.state != nil || t != nil && t.waits || string(c.name) == `"call_tool"` {
+		// The HTTP server's timeout is for answers that come at once. Where w
+		// cannot do that, the client asks again.
+		http.NewResponseController(w).SetWriteDeadline(time.Now().Add(maxWait + 10*time.Second))
+	}
+	if c.plain(r) {
+		return s.answerCall(w, r, c, body)
+	}
+	rec := &recorder{header: w.Header(), status: http.StatusOK}
+	s.callsHTTP.ServeHTTP(rec, forward(r, body))
+	if done, err := s.answerSaid(w, r, c); done || err != nil {
+		return err
+	}
+	w.WriteHeader(rec.status)
+	w.Write(rec.body.Bytes()) // fails only if the client has gone
+	return nil
+}
+
+// called returns the tool that the call names, nil if there is none.
+func (s *Server) called(c *call) *tool {
+	var name string
+	json.Unmarshal(c.name, &name) // what is no string is no tool's name
+	return s.byName[name]
+}
+
+// answerSaid answers a call whose tool has said something that mcp-go cannot: a
+// fault, a task, a question to the user.
+func (s *Server) answerSaid(w http.ResponseWriter, r *http.Request, c *call) (done bool, err error) {
+	switch {
+	case c.id == nil:
+		return false, nil
+	case c.fault != nil:
+		return true, c.fault
+	case c.said == nil:
+		return false, nil
+	case c.asTask(r):
+		t, err := s.becomeTask(r.Context(), c)
+		if err == nil {
+			c.answerTask(w, t)
+		}
+		return true, err
+	case c.said.ask != nil:
+		b := append(append([]byte(`{"jsonrpc":"2.0","id":`), c.id...), `,"result":{`...)
+		w.Header().Set("Content-Type", "application/json")
+		w.Write(append(append(b, c.said.ask...), "}}\n"...)) // fails only if the client has gone
+		return true, nil
+	case c.said.task != nil && c.client.tasks:
+		c.answerTask(w, *c.said.task)
+		return true, nil
+	}
+	return false, nil
 }
 
 // plain reports whether the call is of a protocol version before 2026-07-28,
@@ -259,6 +364,9 @@ func (s *Server) answerCall(w http.ResponseWriter, r *http.Request, c *call, bod
 		w.WriteHeader(http.StatusAccepted)
 		return nil
 	}
+	if done, err := s.answerSaid(w, r, c); done || err != nil {
+		return err
+	}
 	var out []byte
 	if _, ok := response.(mcpgo.JSONRPCResponse); ok && c.said != nil {
 		out = c.encode()
@@ -275,21 +383,9 @@ func (s *Server) answerCall(w http.ResponseWriter, r *http.Request, c *call, bod
 
 // encode returns the response that carries what the tool said.
 func (c *call) encode() []byte {
-	a := c.said
-	text := a.text
-	if text == "" {
-		text = string(a.structured)
-	}
-	b := make([]byte, 0, len(a.structured)+len(text)+len(text)/4+160)
+	b := make([]byte, 0, 2*len(c.said.structured)+len(c.said.text)+160)
 	b = append(append(b, `{"jsonrpc":"2.0","id":`...), c.id...)
-	b = append(b, `,"result":{"content":[{"type":"text","text":`...)
-	b = appendString(b, text)
-	b = append(b, "}]"...)
-	if a.failed {
-		b = append(b, `,"isError":true`...)
-	}
-	b = append(append(b, `,"structuredContent":`...), a.structured...)
-	return append(b, "}}\n"...)
+	return append(c.said.appendResult(append(b, `,"result":`...), ""), "}\n"...)
 }
 
 // appendString appends s as a JSON string.
@@ -334,20 +430,21 @@ var cors = origin.CORS{
 	Expose:  "WWW-Authenticate, Mcp-Session-Id, Retry-After, RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset",
 }
 
-// authenticate returns the grant of the bearer token in the Authorization
+// authenticate finds the grant of the bearer token in the Authorization
 // header. Nothing else is looked at: a token in a URL ends up in logs.
-func (s *Server) authenticate(h http.Header, r *http.Request) (access.Grant, error) {
+func (s *Server) authenticate(h http.Header, r *http.Request, c *call) error {
 	values := r.Header.Values("Authorization")
 	token, err := access.BearerToken(strings.Join(values, ", ")) // two of them are none
 	if err != nil {
 		h.Set("WWW-Authenticate", oauth.Challenge(s.BaseURL, r.URL.Path, len(values) > 0))
-		return access.Grant{}, err
+		return err
 	}
-	g, err := s.Authenticate(r.Context(), token, s.BaseURL+r.URL.Path)
+	c.bearer = token
+	c.grant, err = s.Authenticate(r.Context(), token, s.BaseURL+r.URL.Path)
 	if problem.Is(err, problem.Unauthorized) {
 		h.Set("WWW-Authenticate", oauth.Challenge(s.BaseURL, r.URL.Path, true))
 	}
-	return g, err
+	return err
 }
 
 // limit counts the request against the credential's limits, and tells the
@@ -378,7 +475,8 @@ func (c *call) action() string {
 		return c.tool.name
 	}
 	switch c.method {
-	case "initialize", "ping", "server/discover", methodToolsList, methodToolsCall:
+	case "initialize", "ping", "server/discover", methodToolsList, methodToolsCall, methodListen,
+		methodTasksGet, methodTasksCancel, methodTasksResult, methodTasksUpdate, methodTasksList:
 		return c.method
 	}
 	return "mcp/other"
@@ -388,6 +486,9 @@ func (c *call) action() string {
 func outcomeOf(err error) access.Outcome {
 	if err == nil {
 		return access.OutcomeOK
+	}
+	if _, ok := errors.AsType[*fault](err); ok {
+		return access.OutcomeInvalid
 	}
 	e := problem.Of(err)
 	switch {
@@ -402,8 +503,21 @@ func outcomeOf(err error) access.Outcome {
 }
 
 // refuse answers with err as a JSON-RPC error.
-func refuse(w http.ResponseWriter, r *http.Request, id json.RawMessage, err error, status int) {
-	e := problem.Report(r.Context(), err)
+func refuse(w http.ResponseWriter, r *http.Request, id json.RawMessage, err error) {
+	body := refusalOf(r.Context(), id, err)
+	e := problem.Of(err)
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	if e.RetryAfter > 0 {
+		h.Set("Retry-After", strconv.FormatInt(int64((e.RetryAfter+time.Second-1)/time.Second), 10))
+	}
+	w.WriteHeader(e.Status())
+	w.Write(body) // fails only if the client has gone
+}
+
+// refusalOf returns err as a JSON-RPC error, and reports it if it is the server's.
+func refusalOf(ctx context.Context, id json.RawMessage, err error) []byte {
+	e := problem.Report(ctx, err)
 	if id == nil {
 		id = json.RawMessage("null")
 	}
@@ -421,11 +535,5 @@ func refuse(w http.ResponseWriter, r *http.Request, id json.RawMessage, err erro
 		ID      json.RawMessage `json:"id"`
 		Error   rpcError        `json:"error"`
 	}{"2.0", id, rpcError{e.Code(), message, e}}) // cannot fail: e holds only strings, id is checked JSON
-	h := w.Header()
-	h.Set("Content-Type", "application/json")
-	if e.RetryAfter > 0 {
-		h.Set("Retry-After", strconv.FormatInt(int64((e.RetryAfter+time.Second-1)/time.Second), 10))
-	}
-	w.WriteHeader(status)
-	w.Write(body)
+	return body
 }

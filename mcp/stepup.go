@@ -1,7 +1,6 @@
 package mcp
 
 import (
-	"encoding/json"
 	"net/http"
 
 	"trustpager/access"
@@ -22,9 +21,10 @@ func (s *Server) lacks(w http.ResponseWriter, r *http.Request, c *call) (done bo
 	if token == nil {
 		return false, nil
 	}
-	var name string
-	json.Unmarshal(c.name, &name) // what is no string is no tool's name
-	t := s.byName[name]
+	t := s.called(c)
+	if t != nil && t.name == "call_tool" && c.selection.search {
+		t, _, _ = s.inner(c) // what is wrong with it, the tool says
+	}
 	if t == nil || t.action == nil || t.action.Resource == "" || t.action.Level(c.grant) != access.Deny || c.id == nil {
 		return false, nil
 	}

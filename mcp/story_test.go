@@ -28,6 +28,7 @@ type world struct {
 	t         *testing.T
 	db        *storage.DB
 	gate      *approvals.Gate
+	server    *mcp.Server
 	url       string
 	workspace access.Workspace
 }
@@ -40,16 +41,23 @@ func newWorld(t *testing.T, db *storage.DB) *world {
 	}
 	w.gate = &approvals.Gate{Store: db, InTx: storage.InTx[approvals.Store](db), Watch: db.Watch, Catalog: c,
 		Webhooks: &webhook.Endpoints{Now: time.Now}, Now: time.Now, BaseURL: "https://crm.example.com"}
+	w.url = w.node()
+	return w
+}
+
+// node starts a server of the world's database and returns its URL.
+func (w *world) node() string {
+	t, db := w.t, w.db
 	auth := &access.Authenticator{Store: db, Now: time.Now}
-	s, err := mcp.New(mcp.Config{Catalog: c, Gate: w.gate, Authenticate: auth.Authenticate, BaseURL: "https://crm.example.com", Origin: newOrigin(t),
+	s, err := mcp.New(mcp.Config{Catalog: w.gate.Catalog, Gate: w.gate, Authenticate: auth.Authenticate, Watch: w.db.Watch, StateKey: []byte("key"), BaseURL: "https://crm.example.com", Origin: newOrigin(t),
 		Limiter: &access.Limiter{Now: time.Now, Used: db.UsedSince}, Usage: &access.Usage{Store: db, Now: time.Now}, Version: "test", Now: time.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
 	srv := httptest.NewServer(s)
 	t.Cleanup(func() { s.Close(); srv.Close() })
-	w.url = srv.URL
-	return w
+	w.server = s
+	return srv.URL
 }
 
 // key makes a key and returns its secret and its grant.

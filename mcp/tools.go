@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -30,6 +31,9 @@ type tool struct {
 	name   string
 	action *catalog.Action // nil for the tools about approvals
 	reads  bool            // it changes nothing
+	waits  bool            // its answer may take up to maxWait
+	search bool            // ?mode=search offers it, and nothing else does
+	run    func(ctx context.Context, c *call) (answer, error)
 	forms  [access.Run + 1]mcpgo.Tool
 	listed [access.Run + 1][]byte // forms, encoded; nil at Deny
 }
@@ -37,33 +41,41 @@ type tool struct {
 // toolName is what clients accept as a name; see [addTools].
 var toolName = regexp.MustCompile(`^[A-Za-z0-9_./-]{1,64}$`)
 
-// addTools makes the tools of the catalog, those about approvals after them,
-// and registers them with m. It fails if one of them could not be listed as it
-// should: clients drop, or choke on, a whole list for one bad tool.
+// addTools makes the tools of the catalog, those about approvals after them, and
+// those of the search mode, and registers them with m. It fails if one of them
+// could not be listed as it should: clients drop, or choke on, a whole list for one
+// bad tool.
 func (s *Server) addTools(m *server.MCPServer) error {
 	for _, a := range s.Catalog.Actions() {
 		t := &tool{name: a.Name, action: a, reads: a.Verb == access.Read}
+		t.run = func(ctx context.Context, c *call) (answer, error) { return s.act(ctx, c, t) }
 		for _, l := range []access.Level{access.Queue, access.Run} {
 			t.forms[l] = formOf(a, l)
 		}
-		if err := s.addTool(m, t, s.act(t)); err != nil {
+		if err := s.addTool(m, t); err != nil {
 			return err
 		}
 		if name := toolsetOf(a); !slices.Contains(s.toolsets, name) {
 			s.toolsets = append(s.toolsets, name)
 		}
 	}
-	for _, at := range s.approvalTools() {
-		t := &tool{name: at.form.Name, reads: at.reads}
-		t.forms[access.Queue], t.forms[access.Run] = at.form, at.form
-		if err := s.addTool(m, t, s.handler(t, at.run)); err != nil {
+	for _, t := range s.approvalTools() {
+		if err := s.addTool(m, t); err != nil {
 			return err
 		}
 	}
+	n := len(s.tools)
+	for _, t := range s.searchTools() {
+		t.search = true
+		if err := s.addTool(m, t); err != nil {
+			return err
+		}
+	}
+	s.tools, s.searching = s.tools[:n:n], s.tools[n:]
 	return nil
 }
 
-func (s *Server) addTool(m *server.MCPServer, t *tool, handler server.ToolHandlerFunc) error {
+func (s *Server) addTool(m *server.MCPServer, t *tool) error {
 	if !toolName.MatchString(t.name) {
 		return fmt.Errorf("tool name %q does not match %s", t.name, toolName)
 	}
@@ -82,7 +94,7 @@ func (s *Server) addTool(m *server.MCPServer, t *tool, handler server.ToolHandle
 	}
 	s.tools = append(s.tools, t)
 	s.byName[t.name] = t
-	m.AddTool(t.forms[access.Run], handler)
+	m.AddTool(t.forms[access.Run], s.handler(t))
 	return nil
 }
 
@@ -127,6 +139,9 @@ func formOf(a *catalog.Action, l access.Level) mcpgo.Tool {
 	t := mcpgo.NewToolWithRawSchema(a.Name, description, json.RawMessage(catalog.ToolInput(a, l == access.Queue)))
 	if a.Verb != access.Read {
 		t.RawOutputSchema = output
+	}
+	if l == access.Queue {
+		t.Execution = &mcpgo.ToolExecution{TaskSupport: mcpgo.TaskSupportOptional}
 	}
 	t.Annotations = annotations(a.Title, a.Verb == access.Read, a.Destructive, a.Idempotent, a.OpenWorld)
 	if a.Resource != "" {
@@ -173,7 +188,7 @@ func rung(a *catalog.Action, l access.Level) string {
 // have changed since something was asked for.
 func (s *Server) level(g access.Grant, sel selection, t *tool) access.Level {
 	switch {
-	case sel.readOnly && !t.reads:
+	case sel.readOnly && !t.reads, sel.search != t.search:
 		return access.Deny
 	case t.action == nil:
 		return access.Run
@@ -199,7 +214,7 @@ func (s *Server) list(w http.ResponseWriter, r *http.Request, c *call, body []by
 			WithFix("Leave cursor out.")
 	}
 	rec := &recorder{header: w.Header(), status: http.StatusOK}
-	s.restHTTP.ServeHTTP(rec, forward(r, body))
+	s.rest.of(c).ServeHTTP(rec, forward(r, body))
 	answer := rec.body.Bytes()
 	before, after, ok := bytes.Cut(answer, []byte(`"tools":[]`))
 	if !ok { // an error, or a notification
@@ -213,7 +228,7 @@ func (s *Server) list(w http.ResponseWriter, r *http.Request, c *call, body []by
 	out.Write(before)
 	out.WriteString(`"tools":`)
 	separator := byte('[')
-	for _, t := range s.tools {
+	for _, t := range s.offered(c.selection) {
 		if b := t.listed[s.level(c.grant, c.selection, t)]; b != nil {
 			out.WriteByte(separator)
 			out.Write(b)
@@ -231,6 +246,14 @@ func (s *Server) list(w http.ResponseWriter, r *http.Request, c *call, body []by
 	return nil
 }
 
+// offered returns the tools among which the selection chooses.
+func (s *Server) offered(sel selection) []*tool {
+	if sel.search {
+		return s.searching
+	}
+	return s.tools
+}
+
 // lists holds the buffers of [Server.list].
 var lists = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
@@ -245,11 +268,13 @@ func (r *recorder) Header() http.Header         { return r.header }
 func (r *recorder) WriteHeader(status int)      { r.status = status }
 func (r *recorder) Write(b []byte) (int, error) { return r.body.Write(b) }
 
-// A selection is what the URL asks for: ?toolsets=contacts,deals&read_only=true.
-// The zero selection is everything.
+// A selection is what the URL asks for: ?toolsets=contacts,deals&read_only=true,
+// and ?mode=search for the tools that find and call the others. The zero selection
+// is everything.
 type selection struct {
 	toolsets []string // nil means all
 	readOnly bool
+	search   bool
 }
 
 // toolsetOf returns the toolset of an action: its resource, or its own name if
@@ -288,58 +313,103 @@ func (s *Server) selectionOf(rawQuery string) (selection, error) {
 				WithFix("Write ?read_only=true.")
 		}
 	}
+	switch v := q.Get("mode"); v {
+	case "":
+	case "search":
+		sel.search = true
+	default:
+		return sel, problem.Errorf(problem.Validation, "there is no mode %.40q", v).WithFix("Write ?mode=search, or leave it out.")
+	}
 	return sel, nil
 }
 
 var errNoCall = errors.New("tool called without the gate")
 
-// handler returns run as mcp-go calls it. An error becomes a result that says
-// what was wrong and how to mend it; a panic is the server's fault, of which
-// the caller learns no more than that.
-func (s *Server) handler(t *tool, run func(ctx context.Context, c *call) (answer, error)) server.ToolHandlerFunc {
+// handler returns the tool as mcp-go calls it. An error becomes a result that says
+// what was wrong and how to mend it, unless it is a fault of the protocol; a panic
+// is the server's fault, of which the caller learns no more than that.
+func (s *Server) handler(t *tool) server.ToolHandlerFunc {
 	return func(ctx context.Context, _ mcpgo.CallToolRequest) (*mcpgo.CallToolResult, error) {
 		c := callFrom(ctx)
 		if c == nil {
 			return nil, errNoCall
 		}
 		c.tool = t
-		a := s.run(ctx, c, run)
+		a, err := s.run(ctx, c, t)
+		if err != nil {
+			c.fault = err
+			return nil, err // answerSaid answers
+		}
 		c.said, c.outcome = &a, a.outcome
 		return a.result(), nil
 	}
 }
 
-func (s *Server) run(ctx context.Context, c *call, run func(ctx context.Context, c *call) (answer, error)) (a answer) {
-	defer func() {
-		if p := recover(); p != nil {
-			a = errorAnswer(ctx, panicked(c.tool.name, p))
-		}
-	}()
-	a, err := run(ctx, c)
-	if err != nil {
-		return errorAnswer(ctx, err)
+// run runs the tool. Its error is a fault, or that of the store.
+func (s *Server) run(ctx context.Context, c *call, t *tool) (answer, error) {
+	a, err := s.try(ctx, c, t)
+	if _, ok := errors.AsType[*fault](err); ok {
+		return a, err
 	}
-	return a
+	if err != nil {
+		a = errorAnswer(ctx, err)
+	}
+	if err := s.trail(ctx, c, &a); err != nil {
+		slog.WarnContext(ctx, "a tool's answer does not say how earlier requests stand", "err", err)
+	}
+	return a, nil
 }
 
-// act returns the handler of an action's tool: what was sent, byte for byte,
-// goes to the gate, and the outcome comes back.
-func (s *Server) act(t *tool) server.ToolHandlerFunc {
-	return s.handler(t, func(ctx context.Context, c *call) (answer, error) {
-		input := c.arguments
-		if input == nil {
-			input = json.RawMessage("{}")
+func (s *Server) try(ctx context.Context, c *call, t *tool) (a answer, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = panicked(t.name, p)
 		}
-		out, err := s.Gate.Do(ctx, c.grant, t.action, approvals.Incoming{
-			Input:   input,
-			Request: approvals.Request{Door: "mcp", Tool: t.name, Body: c.arguments},
-		})
+	}()
+	return t.run(ctx, c)
+}
+
+// act runs an action's tool: what was sent, byte for byte, goes to the gate, and
+// the outcome comes back.
+func (s *Server) act(ctx context.Context, c *call, t *tool) (answer, error) {
+	if c.state != nil {
+		a, err := s.answered(ctx, c)
 		if err != nil {
 			return answer{}, err
 		}
-		if out.Approval != nil {
-			return s.approvalAnswer(*out.Approval)
-		}
-		return resultAnswer(t, out.Result), nil
+		return s.waiting(ctx, c, a)
+	}
+	input := c.arguments
+	if input == nil {
+		input = json.RawMessage("{}")
+	}
+	out, err := s.Gate.Do(ctx, c.grant, t.action, approvals.Incoming{
+		Input:   input,
+		Request: approvals.Request{Door: "mcp", Tool: t.name, Body: c.arguments},
 	})
+	if err != nil {
+		return answer{}, err
+	}
+	if out.Approval != nil {
+		return s.waiting(ctx, c, *out.Approval)
+	}
+	return resultAnswer(t, out.Result), nil
+}
+
+// waiting answers a call that has become an approval, in as many forms as the
+// client may take.
+func (s *Server) waiting(ctx context.Context, c *call, p approvals.Approval) (answer, error) {
+	a, err := s.approvalAnswer(p)
+	if err != nil {
+		return a, err
+	}
+	if s.Gate.Over(p) {
+		return a, s.Gate.Told(context.WithoutCancel(ctx), c.grant, p)
+	}
+	if c.asks(p) {
+		a.ask = s.ask(c, p)
+	}
+	t, err := s.taskOf(p)
+	a.task = &t
+	return a, err
 }

@@ -123,7 +123,7 @@ func New(ctx context.Context, db *storage.DB, key secret.Key, cat *catalog.Catal
 	api := &rest.API{Gate: s.Gate, Desk: s.Desk, Catalog: cat, Auth: s.Auth, Limiter: s.Limiter, Usage: s.Usage, Audit: db, Origin: names,
 		BaseURL: c.BaseURL, Now: c.Now}
 	s.mcp, err = mcp.New(mcp.Config{Catalog: cat, Gate: s.Gate, Authenticate: s.Auth.Authenticate, Limiter: s.Limiter, Usage: s.Usage,
-		BaseURL: c.BaseURL, Origin: names, Version: c.Version, Now: c.Now})
+		Watch: db.Watch, StateKey: key.Derive("mcp request state"), BaseURL: c.BaseURL, Origin: names, Version: c.Version, Now: c.Now})
 	if err != nil {
 		return nil, err
 	}
@@ -300,6 +300,7 @@ func (s *Server) purge(ctx context.Context, _ jobs.Job) error {
 		{"request bodies", s.DB.PurgeRequests, now.Add(-keepRequests)},
 		{"deliveries", s.DB.PurgeDeliveries, now.Add(-keepRequests)},
 		{"idempotency keys", s.DB.PurgeIdempotencyKeys, now.Add(-approvals.IdempotencyTTL)},
+		{"answers of tasks", s.DB.PurgeTasks, now.Add(-approvals.TaskTTL)},
 		{"dead jobs", s.DB.PurgeDeadJobs, now.Add(-keepDeadJobs)},
 		{"OAuth clients without consent", s.DB.PurgeUnconsented, now.Add(-oauth.Unconsented)},
 		{"unused OAuth clients", s.DB.PurgeClients, now.Add(-oauth.UnusedClients)},

@@ -63,6 +63,7 @@ func (db *DB) UpdateWorkspace(ctx context.Context, w access.Workspace) error {
 		return fmt.Errorf("update workspace: %w", err)
 	}
 	return db.step(ctx, func(tx *DB) error {
+		tx.notifyOnce(access.RightsTopic(w.ID))
 		n, err := affected(tx.q.ExecContext(ctx, `UPDATE workspaces SET version = version + 1, name = $2, plan = $3, time_zone = $4, settings = $5 WHERE id = $1`,
 			w.ID, w.Name, string(w.Plan), w.TimeZone, string(settings)))
 		if err != nil {
@@ -213,6 +214,7 @@ func (db *DB) SetPassword(ctx context.Context, user, passwordHash string) error 
 // [problem.Conflict] if that would take away its last owner.
 func (db *DB) SetMember(ctx context.Context, workspace, user string, role access.Role, now time.Time) error {
 	return db.step(ctx, func(tx *DB) error {
+		tx.notifyOnce(access.RightsTopic(workspace))
 		if err := tx.lockOwners(ctx, workspace); err != nil {
 			return fmt.Errorf("set member: %w", err)
 		}
@@ -246,6 +248,7 @@ func (db *DB) lockOwners(ctx context.Context, workspace string) error {
 // its last owner.
 func (db *DB) RemoveMember(ctx context.Context, workspace, user string) error {
 	return db.step(ctx, func(tx *DB) error {
+		tx.notifyOnce(access.RightsTopic(workspace))
 		if err := tx.lockOwners(ctx, workspace); err != nil {
 			return fmt.Errorf("remove member: %w", err)
 		}
@@ -457,6 +460,7 @@ func (db *DB) addSecret(ctx context.Context, k access.Key, hash string, now time
 // expiry, and whether it is revoked.
 func (db *DB) UpdateKey(ctx context.Context, k access.Key) error {
 	return db.step(ctx, func(tx *DB) error {
+		tx.notifyOnce(access.RightsTopic(k.Workspace))
 		n, err := affected(tx.q.ExecContext(ctx, `UPDATE keys SET version = version + 1, name = $3, full_access = $4, may_decide = $5, scopes = $6,
 				per_minute = $7, per_day = $8, expires = $9, revoked = $10
 			WHERE workspace = $1 AND id = $2`,
@@ -476,6 +480,7 @@ func (db *DB) UpdateKey(ctx context.Context, k access.Key) error {
 // time.
 func (db *DB) RotateKey(ctx context.Context, k access.Key, hash string, until, now time.Time) error {
 	return db.step(ctx, func(tx *DB) error {
+		tx.notifyOnce(access.RightsTopic(k.Workspace))
 		n, err := affected(tx.q.ExecContext(ctx, `UPDATE keys SET version = version + 1, last4 = $3 WHERE workspace = $1 AND id = $2`, k.Workspace, k.ID, k.Last4))
 		if err != nil {
 			return fmt.Errorf("rotate key: %w", err)
@@ -494,6 +499,7 @@ func (db *DB) RotateKey(ctx context.Context, k access.Key, hash string, until, n
 // EndOldSecrets ends the overlap of the key's rotations.
 func (db *DB) EndOldSecrets(ctx context.Context, workspace, id string, now time.Time) error {
 	return db.step(ctx, func(tx *DB) error {
+		tx.notifyOnce(access.RightsTopic(workspace))
 		n, err := affected(tx.q.ExecContext(ctx, `UPDATE keys SET version = version + 1 WHERE workspace = $1 AND id = $2`, workspace, id))
 		if err != nil {
 			return fmt.Errorf("end old secrets: %w", err)
@@ -525,10 +531,12 @@ func (db *DB) ChildKeys(ctx context.Context, workspace, id string) ([]string, er
 // DeleteKey removes the key with its secrets and its usage history.
 func (db *DB) DeleteKey(ctx context.Context, workspace, id string) error {
 	return db.step(ctx, func(tx *DB) error {
+		tx.notifyOnce(access.RightsTopic(workspace))
 		for _, q := range []string{
 			`DELETE FROM key_secrets WHERE workspace = $1 AND key_id = $2`,
 			`DELETE FROM key_usage WHERE workspace = $1 AND credential = $2`,
 			`DELETE FROM idempotency_keys WHERE workspace = $1 AND credential = $2`,
+			`DELETE FROM tasks WHERE workspace = $1 AND credential = $2`,
 		} {
 			if _, err := tx.q.ExecContext(ctx, q, workspace, id); err != nil {
 				return fmt.Errorf("delete key: %w", err)

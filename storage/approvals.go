@@ -17,7 +17,7 @@ import (
 
 const approvalColumns = `id, workspace, status, execution, action, resource, verb, target, target_ver, after_ver, title, input, edited,
 	reason, digest, dedupe, asked, asker, request, body, decision, result, error, created, expires, decided, executed,
-	base, votes, assignee`
+	base, votes, assignee, told`
 
 // asker is the part of an approval that says whose request it is.
 type asker struct {
@@ -71,7 +71,7 @@ func scanApproval(row scanner) (approvals.Approval, error) {
 	var created, expires, decided, executed int64
 	if err := row.Scan(&a.ID, &a.Workspace, &a.Status, &a.Execution, &a.Action, &a.Resource, &verb, &a.TargetID, &a.TargetVer, &a.AfterVer,
 		&a.Title, &input, &edited, &a.Reason, &a.Digest, &a.DedupeKey, &a.Asked, &asked, &request, &body, &decision,
-		&result, &failure, &created, &expires, &decided, &executed, &base, &votes, &a.Assignee); err != nil {
+		&result, &failure, &created, &expires, &decided, &executed, &base, &votes, &a.Assignee, &a.Told); err != nil {
 		return a, err
 	}
 	a.CreatedAt, a.ExpiresAt, a.DecidedAt, a.ExecutedAt = at(created), at(expires), at(decided), at(executed)
@@ -153,7 +153,7 @@ func (db *DB) CreateApproval(ctx context.Context, a approvals.Approval, since ti
 				WithFix("Wait until a person has decided some of them, or withdraw those that are no longer needed.")
 		}
 		_, err := tx.q.ExecContext(ctx, `INSERT INTO approvals (credential, client, user_id, owner_decides, `+approvalColumns+`)
-			VALUES ($1, $23, $24, $25, $2, $3, $4, $5, $6, $7, $8, $9, $10, 0, $11, $12, '', $13, $14, $15, $16, $17, $18, $19, '', '', '', $20, $21, 0, 0, $22, '', '')`,
+			VALUES ($1, $23, $24, $25, $2, $3, $4, $5, $6, $7, $8, $9, $10, 0, $11, $12, '', $13, $14, $15, $16, $17, $18, $19, '', '', '', $20, $21, 0, 0, $22, '', '', FALSE)`,
 			a.By.ID, a.ID, a.Workspace, string(a.Status), string(a.Execution), a.Action, a.Resource, a.Verb.String(), a.TargetID, a.TargetVer,
 			a.Title, string(a.Input), a.Reason, a.Digest, a.DedupeKey, a.Asked,
 			encode(asker{a.By, a.Parent, a.Decider}),
@@ -340,7 +340,8 @@ func (db *DB) AssignApproval(ctx context.Context, workspace, id, user string) (a
 // [problem.Conflict] if it is not in from.
 func (db *DB) MoveExecution(ctx context.Context, workspace, id string, from approvals.Execution, to approvals.Ran) (a approvals.Approval, err error) {
 	err = db.step(ctx, func(tx *DB) error {
-		a, err = scanApproval(tx.q.QueryRowContext(ctx, `UPDATE approvals SET execution = $4, result = $5, error = $6, executed = $7, after_ver = $8
+		a, err = scanApproval(tx.q.QueryRowContext(ctx, `UPDATE approvals SET execution = $4, result = $5, error = $6, executed = $7, after_ver = $8,
+				told = told AND $4 NOT IN ('done', 'failed')
 			WHERE workspace = $1 AND id = $2 AND status = 'approved' AND execution = $3
 			RETURNING `+approvalColumns,
 			workspace, id, string(from), string(to.Execution), string(to.Result), encodeError(to.Error), ms(to.At), to.TargetVer))

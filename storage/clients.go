@@ -335,7 +335,7 @@ func (db *DB) Policy(ctx context.Context, workspace, client string) (oauth.Polic
 // UpdatePolicy stores the ceiling and the limits of a client in a workspace. It
 // fails with [problem.NotFound].
 func (db *DB) UpdatePolicy(ctx context.Context, p oauth.Policy) error {
-	return db.one(ctx, func() error { return noClient(p.Client) }, `
+	return db.oneOfRights(ctx, func() error { return noClient(p.Client) }, `
 		UPDATE oauth_policies SET version = version + 1, ceiling = $3, per_minute = $4, per_day = $5 WHERE workspace = $1 AND client = $2`,
 		p.Workspace, p.Client, access.FormatScopes(p.Ceiling), p.Limits.PerMinute, p.Limits.PerDay)
 }
@@ -345,6 +345,7 @@ func (db *DB) UpdatePolicy(ctx context.Context, p oauth.Policy) error {
 // workspace has registered it. It fails with [problem.NotFound].
 func (db *DB) RemoveClient(ctx context.Context, workspace, client string) error {
 	return db.step(ctx, func(tx *DB) error {
+		tx.notifyOnce(access.RightsTopic(workspace))
 		var owner string
 		err := tx.q.QueryRowContext(ctx, `SELECT workspace FROM oauth_clients WHERE id = $1 AND workspace IN ('', $2)`+tx.dialect.lockRow, client, workspace).Scan(&owner)
 		if errors.Is(err, sql.ErrNoRows) {

@@ -386,7 +386,8 @@ type watcher struct {
 const JobsTopic = "jobs"
 
 // Watch returns a channel that receives after each commit, on any node, that
-// touched the topic: [JobsTopic], [access.CallsTopic], [approvals.Topic], or
+// touched the topic: [JobsTopic], [access.CallsTopic], [access.RightsTopic],
+// [approvals.Topic], or
 // the id of an approval that was decided. A topic that ends with a colon stands
 // for all that begin with it: approvals.Topic("") for those of all workspaces.
 // Several commits may become one receipt, and one may come without a change, so

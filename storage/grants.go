@@ -126,6 +126,7 @@ func (db *DB) LockConsent(ctx context.Context, workspace, client, user string) e
 // is no such client, or another workspace has registered it.
 func (db *DB) SaveGrant(ctx context.Context, g oauth.Grant) (saved oauth.Grant, err error) {
 	err = db.step(ctx, func(tx *DB) error {
+		tx.notifyOnce(access.RightsTopic(g.Workspace))
 		if err := tx.keepClient(ctx, g.Workspace, g.Client); err != nil {
 			return err
 		}
@@ -148,7 +149,7 @@ func (db *DB) SaveGrant(ctx context.Context, g oauth.Grant) (saved oauth.Grant, 
 // SetGrantScopes stores what the user lets the client do. It fails with
 // [problem.NotFound].
 func (db *DB) SetGrantScopes(ctx context.Context, workspace, id string, scopes []access.Scope) error {
-	return db.one(ctx, func() error { return noGrant(id) }, `
+	return db.oneOfRights(ctx, func() error { return noGrant(id) }, `
 		UPDATE oauth_grants SET version = version + 1, scopes = $3 WHERE workspace = $1 AND id = $2`,
 		workspace, id, access.FormatScopes(scopes))
 }
@@ -157,6 +158,7 @@ func (db *DB) SetGrantScopes(ctx context.Context, workspace, id string, scopes [
 // exchanged yet. Doing it twice is fine. It fails with [problem.NotFound].
 func (db *DB) RevokeGrant(ctx context.Context, workspace, id string, now time.Time) error {
 	return db.step(ctx, func(tx *DB) error {
+		tx.notifyOnce(access.RightsTopic(workspace))
 		n, err := affected(tx.q.ExecContext(ctx, `
 			UPDATE oauth_grants SET version = version + 1, revoked = CASE WHEN revoked = 0 THEN $3 ELSE revoked END
 			WHERE workspace = $1 AND id = $2`, workspace, id, ms(now)))

@@ -39,7 +39,7 @@ var notOfAWorkspace = []string{
 	"SigningKeys", "AddSigningKey", // the server's
 	"AccountByID", "ReadableAccounts", // find the workspace by an id, and for the server that reads mailboxes
 	"ClaimJobs", "NextJobDue", "JobsPaused", "PauseJobs", "ResumeJobs", "DeadJobs", "PendingWorkspaces", // the runner's
-	"PurgeRequests", "PurgeIdempotencyKeys", "PurgeDeadJobs", "PurgeDeliveries", "PurgeClients", "PurgeUnconsented", "PurgeTokens", "PurgeSessions", "PurgeResetLinks", "PurgeTallies", "PurgeInvitations", // the clean-up's
+	"PurgeRequests", "PurgeIdempotencyKeys", "PurgeDeadJobs", "PurgeDeliveries", "PurgeClients", "PurgeUnconsented", "PurgeTokens", "PurgeSessions", "PurgeResetLinks", "PurgeTallies", "PurgeInvitations", "PurgeTasks", // the clean-up's
 	"Raw", "Rows", "DropIdle", "ListQuery", "Setting", "SetSetting", "CutWriter", "CutNow", "WaitQueued", "Touch", "PurgeLocked", // of these tests
 }
 
@@ -221,6 +221,25 @@ var crossings = map[string]crossing{
 	},
 	"ListApprovals": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
 		got, err := db.ListApprovals(ctx, other, approvals.Query{Limit: 10})
+		return seen(err, got)
+	},
+	"UntoldApprovals": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.UntoldApprovals(ctx, other, w.pending.By.ID, time.Time{}, 10)
+		return seen(err, got)
+	},
+	"TellApprovals": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.TellApprovals(ctx, other, w.failed.By.ID, []string{w.failed.ID})
+		return seen(err, got)
+	},
+	"SaveTask": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		return seen(db.SaveTask(ctx, approvals.Task{ID: "tsk_1", Workspace: other, CreatedAt: now}), "an id that is taken")
+	},
+	"Task": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.Task(ctx, other, "key_1", "tsk_1", time.Time{})
+		return seen(err, got.ID)
+	},
+	"Tasks": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.Tasks(ctx, other, "key_1", "", time.Time{}, 10)
 		return seen(err, got)
 	},
 	"DecideApproval": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
@@ -659,6 +678,7 @@ func fill(t *testing.T, db *storage.DB, id string) *filled {
 	setEndpoint(t, db, "wh_1", id, "key_1", "https://alpha/", "s")
 	setEndpoint(t, db, "wh_2", id, "whs_1", "https://alpha/events", "s")
 	must(t, db.CreateSubscription(ctx, approvals.Subscription{ID: "whs_1", Workspace: id, Version: 1, Active: true, Creator: access.Principal{Kind: access.KindKey, ID: "key_1"}}))
+	must(t, db.SaveTask(ctx, approvals.Task{ID: "tsk_1", Workspace: id, Credential: "key_1", Action: "create_contact", Answer: []byte("{}"), CreatedAt: now}))
 	insertDelivery(t, db, webhook.Delivery{ID: "msg_1", Workspace: id, Endpoint: "wh_1", Owner: "key_1", Event: webhook.Test, Body: []byte("{}")})
 	insertDelivery(t, db, webhook.Delivery{ID: "msg_2", Workspace: id, Endpoint: "wh_1", Owner: "key_1", Event: webhook.Test, Body: []byte("{}"), State: jobs.Dead})
 	return w

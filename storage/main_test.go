@@ -94,7 +94,7 @@ func defaultCatalog(t testing.TB) *catalog.Catalog {
 // tables lists the tables of the program.
 var tables = []string{"workspaces", "users", "members", "keys", "key_secrets", "key_usage", "idempotency_keys", "records", "record_index",
 	"record_search", "approvals", "jobs", "jobs_paused", "endpoints", "deliveries", "audit_entries", "audit_heads", "settings",
-	"oauth_clients", "oauth_policies", "oauth_grants", "oauth_codes", "oauth_families", "oauth_refresh_tokens", "oauth_signing_keys", "sessions", "reset_links", "integrations", "audit_epochs", "tallies", "invitations", "subscriptions"}
+	"oauth_clients", "oauth_policies", "oauth_grants", "oauth_codes", "oauth_families", "oauth_refresh_tokens", "oauth_signing_keys", "sessions", "reset_links", "integrations", "audit_epochs", "tallies", "invitations", "subscriptions", "tasks"}
 
 // dump returns all rows of all tables, each as a line of text, sorted. With a
 // workspace it leaves out the rows that do not name it.

@@ -73,16 +73,17 @@ func TestOlderFileIsCopiedBeforeItIsMigrated(t *testing.T) {
 	ctx := t.Context()
 	workspace(t, db, "wsp_1")
 	// As it was before the migrations from 7 on.
-	for _, column := range []string{"base", "votes", "assignee", "client", "owner_decides", "user_id"} {
+	for _, column := range []string{"base", "votes", "assignee", "client", "owner_decides", "user_id", "told"} {
 		if column == "base" {
 			must(t, db.Raw(ctx, "DROP INDEX approvals_bodies"))
 			must(t, db.Raw(ctx, "DROP INDEX approvals_user"))
 			must(t, db.Raw(ctx, "DROP INDEX approvals_assignee"))
 			must(t, db.Raw(ctx, "DROP INDEX approvals_all"))
+			must(t, db.Raw(ctx, "DROP INDEX approvals_untold"))
 		}
 		must(t, db.Raw(ctx, "ALTER TABLE approvals DROP COLUMN "+column))
 	}
-	for _, table := range []string{"loans", "oauth_refresh_tokens", "oauth_families", "oauth_codes", "oauth_grants", "oauth_policies", "oauth_clients", "oauth_signing_keys", "sessions", "reset_links", "integrations", "audit_epochs", "tallies", "invitations", "subscriptions"} {
+	for _, table := range []string{"loans", "oauth_refresh_tokens", "oauth_families", "oauth_codes", "oauth_grants", "oauth_policies", "oauth_clients", "oauth_signing_keys", "sessions", "reset_links", "integrations", "audit_epochs", "tallies", "invitations", "subscriptions", "tasks"} {
 		must(t, db.Raw(ctx, "DROP TABLE "+table))
 	}
 	for _, q := range []string{"DROP INDEX members_user", "DROP TABLE settings", "DROP INDEX records_updated", "DROP TRIGGER audit_entries_no_replace",

@@ -128,7 +128,7 @@ func (db *DB) Family(ctx context.Context, workspace, id string) (oauth.Family, e
 
 // RevokeFamily implements [oauth.Store].
 func (db *DB) RevokeFamily(ctx context.Context, workspace, id string, now time.Time) error {
-	return db.one(ctx, func() error { return noFamily(id) }, `
+	return db.oneOfRights(ctx, func() error { return noFamily(id) }, `
 		UPDATE oauth_families SET revoked = CASE WHEN revoked = 0 THEN $3 ELSE revoked END WHERE workspace = $1 AND id = $2`,
 		workspace, id, ms(now))
 }

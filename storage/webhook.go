@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"trustpager/access"
 	"trustpager/jobs"
 	"trustpager/problem"
 	"trustpager/webhook"
@@ -167,6 +168,15 @@ func (db *DB) one(ctx context.Context, missing func() error, query string, args 
 			return missing()
 		}
 		return err
+	})
+}
+
+// oneOfRights is one for what changes the rights of credentials of the workspace,
+// $1.
+func (db *DB) oneOfRights(ctx context.Context, missing func() error, query, workspace string, args ...any) error {
+	return db.step(ctx, func(tx *DB) error {
+		tx.notifyOnce(access.RightsTopic(workspace))
+		return tx.one(ctx, missing, query, append([]any{workspace}, args...)...)
 	})
 }
 
