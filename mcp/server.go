@@ -121,7 +121,8 @@ const instructions = "Some tools wait for a person's approval; their description
 	"Such a call answers with the status pending_approval and executed false: nothing has happened yet, so do not retry it and do not report it as done. " +
 	"Tell the user what is waiting and give them the approval's url, where a person approves, edits or rejects it. " +
 	"Learn the outcome with wait_for_approval or get_approval, and take a request back with withdraw_approval. " +
-	"A rejection, an expiry and a withdrawal are final: read the reason before you ask for anything similar."
+	"A rejection, an expiry and a withdrawal are final: read the reason before you ask for anything similar. " +
+	"With dry_run true a tool does nothing, and answers with the status dry_run and what it would do."
 
 // A call is one request on its way through mcp-go.
 type call struct {

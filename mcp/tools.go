@@ -318,6 +318,9 @@ func (s *Server) act(t *tool) server.ToolHandlerFunc {
 		if err != nil {
 			return answer{}, err
 		}
+		if out.DryRun != nil {
+			return tried(out.DryRun)
+		}
 		if out.Approval != nil {
 			return s.approvalAnswer(*out.Approval)
 		}
