@@ -274,7 +274,7 @@ func (api *API) action(a *catalog.Action) func(*call) error {
 			in.Input, err = a.DecodeQuery(c.values)
 		} else {
 			q := c.query()
-			in.DryRun = q.oneOf(dryRunParameter, "true", "false") == "true"
+			in.DryRun = q.boolean(dryRunParameter)
 			if err := q.err(); err != nil {
 				return err
 			}
