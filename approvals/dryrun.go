@@ -414,11 +414,11 @@ func names(value json.RawMessage, made []string) bool {
 }
 
 // Foresee puts on the card of an approval that waits what approving it would do
-// now, as far as g may know it. It asks for a transaction, so it is for one card
-// and no list.
+// now, as far as g may know it. If a check stands against it, that says enough.
+// It asks for a transaction, so it is for one card and no list.
 func (gate *Gate) Foresee(ctx context.Context, g access.Grant, c *Card) error {
 	a, err := gate.Approval(ctx, g, c.ID)
-	if err != nil || a.Status != Pending || !gate.now().Before(a.ExpiresAt) || !gate.mayRead(g, a) {
+	if err != nil || a.Status != Pending || c.Blocked() || !gate.mayRead(g, a) {
 		return err
 	}
 	action, err := gate.action(a)
