@@ -34,6 +34,8 @@ type Card struct {
 	Stale         bool              `json:"stale"`                    // the target has changed since it was asked
 	Untouched     int               `json:"untouched,omitempty"`      // of a stale update: how many of the proposed fields nobody has changed since
 	Titles        map[string]string `json:"titles,omitempty"`         // what the ids in the facts name, as far as the reader may know
+
+	Effects *Effects `json:"effects,omitempty"` // of approving it now; see [Gate.Foresee]
 }
 
 // A Fact is one field of the record that the action is about.

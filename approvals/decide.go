@@ -818,6 +818,9 @@ func (gate *Gate) callOf(ctx context.Context, tx Store, a Approval, action *cata
 		}
 		return catalog.Call{}, blocked(a, err)
 	}
+	if in.DryRun {
+		return catalog.Call{}, problem.Errorf(problem.Validation, "what is approved is done, and not only tried").WithFix("Leave dry_run out of what you have edited.")
+	}
 	return catalog.Call{Grant: g, Input: in, IfVersion: a.TargetVer, Now: now, Approval: a.ID, Earlier: a.Result}, nil
 }
 

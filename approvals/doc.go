@@ -10,6 +10,9 @@
 //	one transaction: decision + action      one transaction: decision + audit
 //	+ audit + webhook deliveries            + webhook deliveries
 //
+// A dry run goes the same way in a transaction that never commits, and tells what
+// would have become of the action as a [DryRun].
+//
 // An approval's status and the fate of its execution are two facts. The status
 // moves once, by a conditional update that only one of many deciders wins; the
 // action runs in the same transaction, so it takes effect exactly once or not

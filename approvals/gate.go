@@ -62,6 +62,11 @@ type Store interface {
 	// and nobody has taken yet, in order. What was undone is not among it.
 	TakeChanges(workspace string) []catalog.Change
 
+	// Doings returns what else the transaction has done in the workspace: the jobs
+	// that it has enqueued, and the entries of the log, in order. What was undone is
+	// not among it.
+	Doings(workspace string) ([]jobs.Job, []audit.Entry)
+
 	// Subscriptions returns the subscriptions of the workspace, the oldest first. A
 	// transaction looks once, unless it changes one itself, and not at all if a write
 	// of a record has told that there are none.
@@ -248,6 +253,10 @@ type Gate struct {
 	// that is no read, and may refuse it.
 	Lookups map[string]func(ctx context.Context, a *catalog.Action, c catalog.Call) error
 
+	// Outgoing say what a job that an action has enqueued would take outside, by the
+	// kinds of jobs that do. They read the transaction, and nothing else.
+	Outgoing map[string]func(ctx context.Context, tx Store, j jobs.Job) (Sending, error)
+
 	denials access.Tally
 }
 
@@ -256,18 +265,22 @@ type Incoming struct {
 	ID        string // the target, if the door knows it; otherwise it is in the input
 	IfVersion int64  // the target's version must be this one; 0 means any
 	Input     json.RawMessage
+	DryRun    bool // only try it, as if the input said so
 	Request   Request
 }
 
-// An Outcome is what became of an action: a result, or an approval.
+// An Outcome is what became of an action: a result, or an approval, or of one that
+// was only tried what would become of it.
 type Outcome struct {
 	Result   catalog.Result
+	DryRun   *DryRun   // set if the action was only tried
 	Approval *Approval // set if the action waits, or has waited, for a person
 	Created  bool      // the approval is new; otherwise the same was asked before
 	Replayed bool      // the answer of an earlier request with the same Idempotency-Key
 }
 
-// Do performs the action on behalf of g: it refuses it, runs it, or queues it.
+// Do performs the action on behalf of g: it refuses it, runs it, or queues it, or
+// only tries it.
 // It fails with [problem.InsufficientScope] if g may not do it even after
 // approval, and with what the action's Decode, Check and Run fail with. Nothing
 // is queued that could not run now.
@@ -285,6 +298,10 @@ func (gate *Gate) Do(ctx context.Context, g access.Grant, a *catalog.Action, in 
 	if a.Verb == access.Read && level == access.Run {
 		result, err := a.Run(ctx, gate.Store, call)
 		return Outcome{Result: result}, err
+	}
+	if in.DryRun || input.DryRun {
+		d, err := gate.dryRun(ctx, a, call, in, level)
+		return Outcome{DryRun: d}, err
 	}
 	if look := gate.Lookups[a.Resource]; look != nil {
 		if err := look(ctx, a, call); err != nil {

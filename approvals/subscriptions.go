@@ -43,7 +43,10 @@ const MaxSubscriptions = 20
 // changed.
 func (gate *Gate) Tell(ctx context.Context, s catalog.Store, workspace string, by access.Principal, approval string) error {
 	tx := catalog.As[Store](s)
-	changes := tx.TakeChanges(workspace)
+	return gate.tellChanges(ctx, tx, workspace, by, approval, tx.TakeChanges(workspace))
+}
+
+func (gate *Gate) tellChanges(ctx context.Context, tx Store, workspace string, by access.Principal, approval string, changes []catalog.Change) error {
 	if len(changes) == 0 {
 		return nil
 	}

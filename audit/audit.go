@@ -28,6 +28,7 @@ const (
 	ActionRun           Event = "action.run"         // an action was performed at once
 	ActionQueued        Event = "action.queued"      // an action became an approval
 	ActionDenied        Event = "action.denied"      // a credential asked for what it may not do
+	ActionTried         Event = "action.dry_run"     // what an action would do was worked out, and undone
 	ApprovalApproved    Event = "approval.approved"  //
 	ApprovalRejected    Event = "approval.rejected"  //
 	ApprovalExpired     Event = "approval.expired"   //

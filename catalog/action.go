@@ -85,27 +85,43 @@ func (a *Action) Check(ctx context.Context, s Store, c Call) (Target, error) {
 // Preview is Check that also tells what would become of the record.
 func (a *Action) Preview(ctx context.Context, s Store, c Call) (Preview, error) {
 	p, err := a.plan(ctx, s, c, false)
-	v := Preview{Target: p.target, Checks: p.checks, Pinned: p.pinned}
 	if err != nil && p.run == nil {
-		return v, err
+		p.before, p.after = nil, nil
 	}
+	return p.preview(), err
+}
+
+func (p plan) preview() Preview {
+	v := Preview{Target: p.target, Checks: p.checks, Pinned: p.pinned}
 	if p.before != nil {
 		v.Before = appendJSON(nil, p.before)
 	}
 	if p.after != nil {
 		v.After = appendJSON(nil, p.after)
 	}
-	return v, err
+	return v
 }
 
 // Run checks the call as Check does, and performs it. The store should be a
 // transaction if the action is no read.
 func (a *Action) Run(ctx context.Context, s Store, c Call) (Result, error) {
+	_, result, err := a.run(ctx, s, c)
+	return result, err
+}
+
+// Try is Run that also tells what Preview does. The caller undoes it.
+func (a *Action) Try(ctx context.Context, s Store, c Call) (Preview, Result, error) {
+	p, result, err := a.run(ctx, s, c)
+	return p.preview(), result, err
+}
+
+func (a *Action) run(ctx context.Context, s Store, c Call) (plan, Result, error) {
 	p, err := a.plan(ctx, s, c, true)
 	if err != nil {
-		return Result{}, err
+		return plan{}, Result{}, err
 	}
-	return p.run(ctx, s)
+	result, err := p.run(ctx, s)
+	return p, result, err
 }
 
 // Level returns how far the grant lets the action go. An action without a
@@ -181,8 +197,9 @@ type Schema = json.RawMessage
 type Input struct {
 	ID        string          // of the target, "" if the action has none
 	Values    map[string]any  // normalized, with if_version if it was sent; numbers are json.Number, absent members absent, null means "clear"
-	Canonical json.RawMessage // id and values with sorted keys, without the reason: equal inputs have equal bytes
+	Canonical json.RawMessage // id and values with sorted keys, without reason and dry_run: equal inputs have equal bytes
 	Reason    string          // the agent's own words about why, "" if none
+	DryRun    bool            // the action is only to be tried
 }
 
 // A Call is one performance of an action.

@@ -21,9 +21,11 @@ type Change struct {
 var ChangeWords = []string{"created", "updated", "deleted"}
 
 // Event returns the name of the change among events, as in contacts.created.
-func (c Change) Event() string {
-	word := map[Op]string{OpCreate: "created", OpUpdate: "updated", OpDelete: "deleted"}[c.Op]
-	return c.Record.Resource + "." + word
+func (c Change) Event() string { return c.Record.Resource + "." + c.Word() }
+
+// Word returns what has become of the record, one of [ChangeWords].
+func (c Change) Word() string {
+	return map[Op]string{OpCreate: "created", OpUpdate: "updated", OpDelete: "deleted"}[c.Op]
 }
 
 // Tells reports whether changes of the resource's records can be told: it keeps

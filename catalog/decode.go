@@ -68,9 +68,12 @@ func (a *Action) Decode(id string, raw json.RawMessage) (Input, error) {
 			case !ok:
 				continue
 			case n != nil:
-				if a.reason && f.Name == "reason" {
+				switch {
+				case a.reason && f.Name == "reason":
 					in.Reason = n.(string)
-				} else {
+				case f.Name == "dry_run":
+					in.DryRun = n.(bool)
+				default:
 					in.Values[f.Name] = n
 				}
 				continue
@@ -105,9 +108,9 @@ func (a *Action) Decode(id string, raw json.RawMessage) (Input, error) {
 	return in, nil
 }
 
-// meta reports whether the name is that of a member of updates that is no
-// field of the record. No record has a field of the name if_version.
-func meta(name string) bool { return name == "if_version" }
+// meta reports whether the name is that of a member of inputs that is no field
+// of the record. No record has a field of these names.
+func meta(name string) bool { return name == "if_version" || name == "dry_run" }
 
 // canonical returns the values, with the id if there is one, as an object with
 // sorted keys.

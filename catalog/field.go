@@ -111,6 +111,15 @@ type choice struct {
 	list *Field
 }
 
+// ChosenFrom returns the resource whose records say what values the field may
+// have, nil if none does.
+func (f *Field) ChosenFrom() *Resource {
+	if f.choice == nil {
+		return nil
+	}
+	return f.choice.ref.target
+}
+
 // numeric reports whether the field's values are numbers.
 func (t Type) numeric() bool { return t == TypeInteger || t == TypeNumber || t == TypeMoney }
 

@@ -50,7 +50,7 @@ func needs(r *Resource, a *Action, target bool, fixed map[string]any, fields []s
 	}
 	for i := range a.fields {
 		in := &a.fields[i]
-		if in.Name == "reason" || in.Name == "if_version" {
+		if in.Name == "reason" || meta(in.Name) {
 			continue
 		}
 		f, ok := r.Field(in.Name)

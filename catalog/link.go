@@ -228,4 +228,5 @@ func (a *Action) addMeta() {
 			Description: "Why; the approver sees it."})
 		a.reason = true
 	}
+	a.fields = append(a.fields, Field{Name: "dry_run", Type: TypeBoolean})
 }

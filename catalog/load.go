@@ -307,7 +307,7 @@ var (
 	// takenFields are the members of records and of list inputs that every
 	// resource has.
 	takenFields = []string{"id", "version", "created_at", "updated_at", "created_after", "created_before",
-		"if_version", "limit", "cursor", "sort", "search", "fields", "query"}
+		"if_version", "dry_run", "limit", "cursor", "sort", "search", "fields", "query"}
 )
 
 func (l *loader) resource(key, n *yaml.Node, builtIn bool) *Resource {
@@ -620,7 +620,7 @@ func (l *loader) action(r *Resource, key, n *yaml.Node, where string) actionSpec
 	}
 	for _, p := range l.pairs(m["fields"], where+".fields") {
 		f := l.field(p.key, p.value, where+"."+p.key.Value, false)
-		if f.Name == "id" || f.Name == "if_version" || f.Name == "reason" {
+		if f.Name == "id" || f.Name == "reason" || meta(f.Name) {
 			l.fail(f.at, "%s.%s: the name is taken: actions have it anyway", where, f.Name)
 		}
 		if f.Filter || f.Lookup || f.Sort || f.Search || f.Unique || f.Choices != "" {

@@ -186,19 +186,27 @@ func (m *Mailer) Jobs() jobs.Kind {
 	return jobs.Kind{Handle: m.send, Retry: jobs.Delays(retries...), Timeout: defaultTimeout + 15*time.Second, Outgoing: true}
 }
 
-// send makes one try.
-func (m *Mailer) send(ctx context.Context, j jobs.Job) error {
+// Read returns the message that a job of [MailKind] is to send.
+func (m *Mailer) Read(j jobs.Job) (msg Message, err error) {
 	var sealed string
 	if err := json.Unmarshal(j.Payload, &sealed); err != nil {
-		return jobs.Permanent(fmt.Errorf("payload: %w", err))
+		return msg, fmt.Errorf("payload: %w", err)
 	}
 	plain, err := m.Sealer.Open(sealed, MessagePlace(j.ID))
 	if err != nil {
-		return jobs.Permanent(err)
+		return msg, err
 	}
-	var msg Message
 	if err := json.Unmarshal(plain, &msg); err != nil {
-		return jobs.Permanent(fmt.Errorf("payload: %w", err))
+		return msg, fmt.Errorf("payload: %w", err)
+	}
+	return msg, nil
+}
+
+// send makes one try.
+func (m *Mailer) send(ctx context.Context, j jobs.Job) error {
+	msg, err := m.Read(j)
+	if err != nil {
+		return jobs.Permanent(err)
 	}
 	if !msg.Until.IsZero() && !m.Now().Before(msg.Until) {
 		return jobs.Permanent(errors.New("the message could not be sent before it lost its point"))

@@ -137,6 +137,21 @@ func resultAnswer(t *tool, r catalog.Result) answer {
 	return answer{structured: append(b, '}'), failed: failed, outcome: access.OutcomeOK}
 }
 
+// tried says what would become of an action.
+func tried(d *approvals.DryRun) (answer, error) {
+	b, err := plain(d)
+	return answer{structured: b, outcome: access.OutcomeOK}, err
+}
+
+// plain returns v as JSON that models copy as it is written.
+func plain(v any) (json.RawMessage, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(v)
+	return bytes.TrimSpace(b.Bytes()), err
+}
+
 // approvalAnswer says how the approval stands.
 func (s *Server) approvalAnswer(a approvals.Approval) (answer, error) {
 	ans := s.Gate.Answer(a)
@@ -144,9 +159,6 @@ func (s *Server) approvalAnswer(a approvals.Approval) (answer, error) {
 	if a.Status == approvals.Pending {
 		outcome = access.OutcomeQueued
 	}
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false) // models copy the url as it is written
-	err := enc.Encode(ans)
-	return answer{structured: bytes.TrimSpace(b.Bytes()), text: ans.Text(), outcome: outcome, about: a.ID}, err
+	b, err := plain(ans)
+	return answer{structured: b, text: ans.Text(), outcome: outcome, about: a.ID}, err
 }

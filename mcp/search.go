@@ -1,7 +1,6 @@
 package mcp
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -97,11 +96,8 @@ func (s *Server) searchFor(_ context.Context, c *call) (answer, error) {
 }
 
 func dataAnswer(v any) (answer, error) {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	err := enc.Encode(v)
-	return answer{structured: bytes.TrimSpace(b.Bytes()), outcome: access.OutcomeOK}, err
+	b, err := plain(v)
+	return answer{structured: b, outcome: access.OutcomeOK}, err
 }
 
 func (s *Server) found(c *call, t *tool) foundTool {

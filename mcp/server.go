@@ -170,7 +170,7 @@ const instructions = "Some tools wait for a person's approval; their description
 	"Tell the user what is waiting and give them the approval's url, where a person approves, edits or rejects it. " +
 	"Learn the outcome with wait_for_approval or get_approval, list what you have asked for with list_my_approvals, and take a request back with withdraw_approval. " +
 	"A rejection, an expiry and a withdrawal are final: read the reason before you ask for anything similar.\n\n" +
-	"Of the arguments that many tools have: reason says why, and whoever approves reads it; dry_run true tells what a call would do and does nothing; " +
+	"Of the arguments that many tools have: reason says why, and whoever approves reads it; with dry_run true a call does nothing, and answers with the status dry_run and what it would do; " +
 	"if_version refuses a change if the record has another version by now; sort takes a field, with - before it for descending; " +
 	"created_after and its like take RFC 3339 times, and after means at or after; search takes words or their beginnings; " +
 	"fields takes the names of the members to return, with commas; limit is at most 100 and 25 if absent; cursor is the next_cursor of the page before. " +

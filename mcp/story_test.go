@@ -122,6 +122,7 @@ func TestAgentAsksAndAPersonDecides(t *testing.T) {
 		_, decider := w.key(access.Key{FullAccess: true, MayDecide: true}, "")
 		a := agent{t, connect(t, w.url, "", bearer{token: secret})}
 
+		want(t, a.call("create_contact", `{"first_name":"Ada","email":"ada@example.com","dry_run":true}`), map[string]any{"status": "dry_run", "executed": false, "would": "wait"})
 		asked := a.call("create_contact", `{ "first_name":"Ada",  "email":"ada@example.com","reason":"she wrote" }`)
 		want(t, asked, map[string]any{"status": "pending_approval", "executed": false})
 		id := idOf(t, asked)

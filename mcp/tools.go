@@ -390,7 +390,10 @@ func (s *Server) act(ctx context.Context, c *call, t *tool) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	if out.Approval != nil {
+	switch {
+	case out.DryRun != nil:
+		return tried(out.DryRun)
+	case out.Approval != nil:
 		return s.waiting(ctx, c, *out.Approval)
 	}
 	return resultAnswer(t, out.Result), nil

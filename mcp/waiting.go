@@ -172,14 +172,10 @@ func (s *Server) listApprovals(ctx context.Context, c *call) (answer, error) {
 			return answer{}, err
 		}
 	}
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false) // models copy the url as it is written
-	err = enc.Encode(struct {
+	return dataAnswer(struct {
 		Data       []askedApproval    `json:"data"`
 		Pagination catalog.Pagination `json:"pagination"`
 	}{lines, page})
-	return answer{structured: bytes.TrimSpace(b.Bytes()), outcome: access.OutcomeOK}, err
 }
 
 // An argument is one that a tool of the gate's own takes: what is expected, and

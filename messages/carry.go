@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"trustpager/access"
@@ -44,6 +45,32 @@ func (cr *Carrier) Jobs() map[string]jobs.Kind {
 			Timeout:  w.timeout,
 			Workers:  8,
 			Outgoing: true,
+		}
+	}
+	return kinds
+}
+
+// Outgoing says what the jobs of these kinds take outside; see [approvals.Gate].
+func (cr *Carrier) Outgoing() map[string]func(ctx context.Context, tx approvals.Store, j jobs.Job) (approvals.Sending, error) {
+	kinds := map[string]func(ctx context.Context, tx approvals.Store, j jobs.Job) (approvals.Sending, error){}
+	for _, resource := range []string{emailResource, smsResource, callsResource, aiResource} {
+		kinds[jobKind(resource)] = func(ctx context.Context, tx approvals.Store, j jobs.Job) (approvals.Sending, error) {
+			s := approvals.Sending{Kind: cr.resource(resource).Singular}
+			rec, err := tx.Record(ctx, j.Workspace, resource, j.Key, false)
+			if err != nil {
+				return s, err
+			}
+			values, err := rec.Values()
+			if err != nil || resource == aiResource {
+				return s, err
+			}
+			s.Subject = str(values["subject"])
+			if to := str(values["to"]); to != "" {
+				s.To = []string{to}
+				return s, nil
+			}
+			s.To = slices.Concat(texts(values["to"]), texts(values["cc"]), texts(values["bcc"]))
+			return s, nil
 		}
 	}
 	return kinds

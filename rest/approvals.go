@@ -179,6 +179,9 @@ func (api *API) card(c *call) error {
 		return err
 	}
 	card, err := api.Gate.Card(c.r.Context(), c.g, c.r.PathValue("id"))
+	if err == nil {
+		err = api.Gate.Foresee(c.r.Context(), c.g, &card)
+	}
 	if err != nil {
 		return err
 	}

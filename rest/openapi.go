@@ -84,7 +84,7 @@ func (api *API) OpenAPI() ([]byte, error) {
 		}
 		add("/v1"+r.Path, r.Method, op)
 	}
-	for name, v := range map[string]any{"Problem": problem.Error{}, "Answer": approvals.Answer{}, "Pagination": catalog.Pagination{}} {
+	for name, v := range map[string]any{"Problem": problem.Error{}, "Answer": approvals.Answer{}, "DryRun": approvals.DryRun{}, "Pagination": catalog.Pagination{}} {
 		s, err := schemaOf(reflect.TypeOf(v))
 		if err != nil {
 			return nil, err
@@ -228,6 +228,9 @@ func actionOperation(a *catalog.Action) object {
 			body["required"] = input.Required
 		}
 		op["requestBody"] = object{"required": len(input.Required) > 0, "content": content(body)}
+		if a.Method == http.MethodDelete {
+			parameters = append(parameters, parameter("query", dryRunParameter, false, object{"type": "boolean"}))
+		}
 		parameters = append(parameters, parameter("header", "Idempotency-Key", false, object{"type": "string", "maxLength": 255}))
 		if a.Target {
 			parameters = append(parameters, parameter("header", "If-Match", false, object{"type": "string", "description": `The version that the record must have, as in "3".`}))
@@ -245,10 +248,11 @@ func actionOperation(a *catalog.Action) object {
 	if a.Verb != access.Read {
 		rs[strconv.Itoa(http.StatusAccepted)] = object{"description": "Not executed: a person must approve it first, or has decided against it.", "content": content(ref("Answer"))}
 		if done == http.StatusCreated {
-			rs[strconv.Itoa(http.StatusOK)] = object{"description": "The same was asked before, approved and executed.", "content": content(ref("Answer"))}
+			rs[strconv.Itoa(http.StatusOK)] = object{"description": "The same was asked before, approved and executed; or it was a dry run.",
+				"content": content(object{"anyOf": []any{ref("Answer"), ref("DryRun")}})}
 		} else {
-			rs[strconv.Itoa(http.StatusOK)] = object{"description": "Done; or the same was asked before, approved and executed.",
-				"content": content(object{"anyOf": []any{envelope(a.Output, list), ref("Answer")}})}
+			rs[strconv.Itoa(http.StatusOK)] = object{"description": "Done; or the same was asked before, approved and executed; or it was a dry run.",
+				"content": content(object{"anyOf": []any{envelope(a.Output, list), ref("Answer"), ref("DryRun")}})}
 		}
 	}
 	op["responses"] = rs

@@ -75,6 +75,16 @@ func (q *query) oneOf(name string, words ...string) string {
 	return v
 }
 
+// boolean returns the parameter, false if it is absent. An empty one is refused:
+// it looks like yes.
+func (q *query) boolean(name string) bool {
+	v := q.text(name)
+	if v != "true" && v != "false" && q.values.Has(name) {
+		q.bad(name, "true or false")
+	}
+	return v == "true"
+}
+
 func (q *query) time(name string) time.Time {
 	v := q.text(name)
 	if v == "" {

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -55,7 +56,11 @@ type API struct {
 func (api *API) Handler() http.Handler {
 	mux := http.NewServeMux()
 	for _, a := range api.Catalog.Actions() {
-		mux.Handle(a.Method+" /v1"+a.Path, api.handle(a.Name, api.action(a)))
+		var query []string
+		if a.Method == http.MethodDelete {
+			query = []string{dryRunParameter}
+		}
+		mux.Handle(a.Method+" /v1"+a.Path, api.handle(a.Name, api.action(a), query...))
 	}
 	for _, r := range api.routes() {
 		mux.Handle(r.Method+" /v1"+r.Path, api.handle(r.Name, api.audited(r)))
@@ -150,8 +155,13 @@ type call struct {
 	now          func() time.Time
 }
 
-// handle authenticates and counts a request, and lets fn answer it.
-func (api *API) handle(name string, fn func(*call) error) http.Handler {
+// dryRunParameter is what a DELETE has in its query, as its body may get lost on
+// the way; others have it in the body.
+const dryRunParameter = "dry_run"
+
+// handle authenticates and counts a request, and lets fn answer it. query are the
+// parameters that may follow a path whose method usually has none.
+func (api *API) handle(name string, fn func(*call) error, query ...string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "no-store")
 		c := &call{w: w, r: r, outcome: access.OutcomeOK}
@@ -174,7 +184,7 @@ func (api *API) handle(name string, fn func(*call) error) http.Handler {
 		quota, err := api.Limiter.Allow(r.Context(), c.g)
 		quota.Header(w.Header())
 		if err == nil {
-			err = c.checkURL()
+			err = c.checkURL(query)
 		}
 		if err == nil {
 			err = protect(c, fn)
@@ -203,8 +213,9 @@ func (api *API) stepUp(c *call, err error) error {
 }
 
 // checkURL refuses ids and query strings that the database could not keep, and
-// query strings that nothing would look at.
-func (c *call) checkURL() error {
+// query strings that nothing would look at. allowed are the parameters that a
+// method other than GET may have.
+func (c *call) checkURL(allowed []string) error {
 	if path := c.r.URL.Path; !storable(path) {
 		return problem.Errorf(problem.NotFound, "there is no %s in this API", shown(path)).
 			WithFix("Use ids as answers hold them.")
@@ -214,8 +225,13 @@ func (c *call) checkURL() error {
 		return problem.Errorf(problem.Validation, "the query string is malformed: %s", strings.ToValidUTF8(err.Error(), "\ufffd")).
 			WithFix("Encode it as name=value&name=value, with %%XX for what is no letter or digit.")
 	}
-	if len(c.values) > 0 && c.r.Method != http.MethodGet && c.r.Method != http.MethodHead {
-		return problem.Errorf(problem.Validation, "%s takes no query string here", c.r.Method).WithFix("Send the values as JSON in the body.")
+	if c.r.Method == http.MethodGet || c.r.Method == http.MethodHead {
+		return nil
+	}
+	for name := range c.values {
+		if !slices.Contains(allowed, name) {
+			return problem.Errorf(problem.Validation, "%s takes no query string here", c.r.Method).WithFix("Send the values as JSON in the body.")
+		}
 	}
 	return nil
 }
@@ -257,6 +273,11 @@ func (api *API) action(a *catalog.Action) func(*call) error {
 		if a.Method == http.MethodGet {
 			in.Input, err = a.DecodeQuery(c.values)
 		} else {
+			q := c.query()
+			in.DryRun = q.boolean(dryRunParameter)
+			if err := q.err(); err != nil {
+				return err
+			}
 			in.Input, err = c.body()
 			in.Request.Body = in.Input
 		}
@@ -273,6 +294,9 @@ func (api *API) action(a *catalog.Action) func(*call) error {
 		out, err := api.Gate.Do(c.r.Context(), c.g, a, in)
 		if err != nil {
 			return err
+		}
+		if out.DryRun != nil {
+			return reply(c.w, http.StatusOK, out.DryRun)
 		}
 		if out.Replayed {
 			c.w.Header().Set("Idempotency-Replayed", "true")

@@ -130,6 +130,58 @@ func TestVersions(t *testing.T) {
 	})
 }
 
+// The checker compares each answer with the OpenAPI document.
+func TestDryRun(t *testing.T) {
+	each(t, func(t *testing.T, s *servertest.Server) {
+		id := contact(t, s, `{"first_name":"Ada"}`)
+		path := "/v1/contacts/" + id
+		tried := func(method, path, key, body, would string) servertest.Response {
+			t.Helper()
+			got := s.Do(method, path, key, body).Want(t, 200)
+			if got.Text("status") != "dry_run" || got.Get("executed") != false || got.Text("would") != would || !strings.HasPrefix(got.Text("message"), "NOT executed") || got.Header.Get("Location") != "" {
+				t.Errorf("%s %s: got %s, want a dry run of what would %s", method, path, got.Body, would)
+			}
+			return got
+		}
+		if got := tried("POST", "/v1/contacts", s.Full, `{"first_name":"Eve","dry_run":true}`, "run"); got.Text("changes.0.title") != "Eve" || got.Text("changes.0.id") != "" {
+			t.Errorf("got %s", got.Body)
+		}
+		tried("POST", "/v1/contacts", s.Agent, `{"first_name":"Eve","dry_run":true}`, "wait")
+		tried("PATCH", path, s.Full, `{"first_name":"Eve","dry_run":true}`, "run")
+		tried("DELETE", path+"?dry_run=true", s.Full, "", "run")
+		tried("DELETE", path+"?dry_run=true", s.Agent, `{"reason":"double"}`, "wait")
+		tried("DELETE", path, s.Full, `{"dry_run":true}`, "run")
+		s.Do("PATCH", path, s.Full, `{"first_name":"Eve","dry_run":true}`, "If-Match", `"7"`).Want(t, 412)
+		s.Do("POST", "/v1/contacts", s.Full, `{"first_name":"Eve","dry_run":true}`, "Idempotency-Key", "one").Want(t, 400)
+		// Whoever believes that it is a dry run must not be wrong.
+		for _, r := range [][3]string{
+			{"DELETE", path + "?dry_run=yes", ""}, {"DELETE", path + "?dry_run=", ""}, {"DELETE", path + "?dry_run=true&dry_run=false", ""},
+			{"DELETE", path + "?dryrun=true", ""}, {"DELETE", path + "?dry_run=true&x=1", ""}, {"DELETE", path, `{"dry_run":"true"}`},
+			{"PATCH", path + "?dry_run=true", `{"first_name":"Eve"}`}, {"POST", "/v1/contacts?dry_run=true", `{"first_name":"Eve"}`},
+			{"DELETE", "/v1/keys/" + s.AgentID + "?dry_run=true", ""}, {"POST", "/v1/keys/" + s.AgentID + "/revoke", `{"dry_run":true}`},
+			{"POST", "/v1/pause", `{"dry_run":true}`},
+		} {
+			if got := s.Do(r[0], r[1], s.Full, r[2]); got.Status != 400 || got.Text("error.fix") == "" {
+				t.Errorf("%v: got %d %s, want 400 with a fix", r, got.Status, got.Body)
+			}
+		}
+		if got := s.Do("GET", "/v1/contacts", s.Full, "").Want(t, 200); got.Len("data") != 1 || got.Text("data.0.first_name") != "Ada" || got.Get("data.0.version") != 1.0 {
+			t.Errorf("got %s, want the contact as it was", got.Body)
+		}
+		if got := s.Do("GET", "/v1/approvals", s.Full, "").Want(t, 200); got.Len("data") != 0 {
+			t.Errorf("got %s, want no approval", got.Body)
+		}
+		asked := s.Do("DELETE", path+"?dry_run=false", s.Agent, "").Want(t, 202).Text("approval.id")
+		card := s.Do("GET", "/v1/approvals/"+asked+"/card", s.Full, "").Want(t, 200)
+		if card.Text("data.effects.changes.0.change") != "deleted" || card.Text("data.effects.changes.0.id") != id {
+			t.Errorf("got the card %s", card.Body)
+		}
+		if got := tried("DELETE", path+"?dry_run=true", s.Agent, "", "wait"); got.Text("approval.id") != asked {
+			t.Errorf("got %s, want the approval that waits", got.Body)
+		}
+	})
+}
+
 func TestIdempotencyKey(t *testing.T) {
 	each(t, func(t *testing.T, s *servertest.Server) {
 		create := func(key, body, idempotency string) servertest.Response {

@@ -102,8 +102,10 @@ func New(ctx context.Context, db *storage.DB, key secret.Key, cat *catalog.Catal
 		return nil, err
 	}
 	s.Catalog = cat
+	outgoing := s.Desk.Outgoing()
+	maps.Copy(outgoing, s.Messages.Outgoing())
 	s.Gate = &approvals.Gate{Store: db, InTx: storage.InTx[approvals.Store](db), Watch: db.Watch, Catalog: cat,
-		Webhooks: s.Webhooks, Now: c.Now, BaseURL: c.BaseURL, Lookups: s.Desk.Lookups()}
+		Webhooks: s.Webhooks, Now: c.Now, BaseURL: c.BaseURL, Lookups: s.Desk.Lookups(), Outgoing: outgoing}
 	s.Desk.Catalog, s.Desk.Gate = cat, s.Gate
 	s.Messages.Catalog, s.Messages.Gate = cat, s.Gate
 	address := proxies(c.Proxies).address

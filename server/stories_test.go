@@ -103,7 +103,7 @@ func TestFirstDay(t *testing.T) {
 		// Who is logged out comes to the card by the login.
 		b.Do(browsertest.Press("form[action='/logout'] button"), browsertest.See("input[name=password]"), browsertest.Open(link), browsertest.See("input[name=password]"),
 			browsertest.Fill("email", "ada@example.com"), browsertest.Fill("password", pagesPassword), browsertest.Press("main button.primary"), browsertest.See("#card"))
-		if got := b.Text("#card"); !strings.Contains(got, "Grace") || !strings.Contains(got, "She asked for an offer.") || !strings.Contains(got, "First agent") {
+		if got := b.Text("#card"); !strings.Contains(got, "Grace") || !strings.Contains(got, "She asked for an offer.") || !strings.Contains(got, "Creates the contact “Grace Hopper”") || !strings.Contains(got, "First agent") {
 			t.Errorf("the card: %q", got)
 		}
 		b.Do(browsertest.Press(`#card button[data-key=a]`), browsertest.See(".notice.good"), browsertest.Leave(`.side [data-live=waiting]:not([hidden])`))

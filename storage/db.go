@@ -31,6 +31,7 @@ import (
 	"trustpager/access"
 	"trustpager/approvals"
 	"trustpager/audit"
+	"trustpager/jobs"
 	"trustpager/problem"
 	"trustpager/secret"
 )
@@ -121,6 +122,7 @@ type txState struct {
 	topics  []string      // to be told after the commit
 	words   []indexing    // to be indexed before it
 	changes []noted       // of records, that nobody has taken yet
+	jobs    []jobs.Job    // enqueued so far
 	points  int           // savepoints so far, for their names
 
 	// told is what [DB.Subscriptions] has found, by workspace. It holds until the
@@ -312,14 +314,14 @@ func (db *DB) Savepoint(ctx context.Context, fn func() error) error {
 	if _, err := db.q.ExecContext(ctx, "SAVEPOINT "+name); err != nil {
 		return fmt.Errorf("savepoint: %w", err)
 	}
-	entries, topics, words, changes := len(tx.entries), len(tx.topics), len(tx.words), len(tx.changes)
+	entries, topics, words, changes, enqueued := len(tx.entries), len(tx.topics), len(tx.words), len(tx.changes), len(tx.jobs)
 	err := protect(fn)
 	if err != nil && db.lost(err) {
 		return &lostTxError{err}
 	}
 	if err != nil {
 		tx.entries, tx.topics, tx.words = tx.entries[:entries], tx.topics[:topics], tx.words[:words]
-		tx.changes, tx.told = tx.changes[:min(changes, len(tx.changes))], nil
+		tx.changes, tx.jobs, tx.told = tx.changes[:min(changes, len(tx.changes))], tx.jobs[:enqueued], nil
 		if _, rerr := db.q.ExecContext(ctx, "ROLLBACK TO SAVEPOINT "+name); rerr != nil {
 			return &lostTxError{rerr}
 		}

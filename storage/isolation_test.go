@@ -501,6 +501,23 @@ var crossings = map[string]crossing{
 			return seen(nil, tx.TakeChanges(other))
 		})
 	},
+	"Doings": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		return storage.InTx[approvals.Store](db)(ctx, func(tx approvals.Store) error {
+			j, err := jobs.New(now, "wsp_1", "test", "once", nil, now)
+			if err != nil {
+				return err
+			}
+			if err := tx.EnqueueJob(ctx, j); err != nil {
+				return err
+			}
+			enqueued, entries := tx.Doings(other)
+			if err := seen(nil, enqueued, entries); err != nil {
+				return err
+			}
+			_, err = tx.CancelJobs(ctx, "wsp_1", "test", "once")
+			return err
+		})
+	},
 	"Delivery": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
 		got, err := db.Delivery(ctx, other, "msg_1")
 		return seen(err, got.ID)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"trustpager/audit"
 	"trustpager/jobs"
 )
 
@@ -29,11 +30,31 @@ func (db *DB) EnqueueJob(ctx context.Context, j jobs.Job) error {
 		if err != nil {
 			return fmt.Errorf("enqueue job %s: %w", j.Kind, err)
 		}
+		tx.tx.jobs = append(tx.tx.jobs, j)
 		if j.RunAt.Sub(j.CreatedAt) < jobs.Soon { // the runners find later ones by themselves
 			tx.notify(JobsTopic)
 		}
 		return nil
 	})
+}
+
+// Doings returns the jobs that the transaction has enqueued for the workspace,
+// and the entries of its log, in order; see [approvals.Store].
+func (db *DB) Doings(workspace string) (enqueued []jobs.Job, entries []audit.Entry) {
+	if db.tx == nil {
+		return nil, nil
+	}
+	for _, j := range db.tx.jobs {
+		if j.Workspace == workspace {
+			enqueued = append(enqueued, j)
+		}
+	}
+	for _, e := range db.tx.entries {
+		if e.Workspace == workspace {
+			entries = append(entries, e)
+		}
+	}
+	return enqueued, entries
 }
 
 // CancelJobs implements [jobs.Enqueuer].

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"trustpager/access"
+	"trustpager/approvals"
 	"trustpager/audit"
 	"trustpager/jobs"
 	"trustpager/problem"
@@ -417,4 +418,45 @@ func TestDeadlockIsTriedAgain(t *testing.T) {
 			t.Errorf("%s: got version %d, %v; want 3", id, r.Version, err)
 		}
 	}
+}
+
+// What a transaction says that it has done is what has not been undone.
+func TestDoings(t *testing.T) {
+	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
+		ctx, w := t.Context(), workspace(t, db, "wsp_1")
+		undone := errors.New("undone")
+		add := func(tx approvals.Store, kind string) {
+			t.Helper()
+			j, err := jobs.New(now, w.ID, kind, "", nil, now)
+			err = errors.Join(err, tx.EnqueueJob(ctx, j), tx.Audit(ctx, audit.Entry{Workspace: w.ID, Event: audit.Event(kind)}))
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		got := ""
+		err := storage.InTx[approvals.Store](db)(ctx, func(tx approvals.Store) error {
+			add(tx, "one")
+			if err := tx.Savepoint(ctx, func() error { add(tx, "two"); return undone }); !errors.Is(err, undone) {
+				return err
+			}
+			add(tx, "three")
+			enqueued, entries := tx.Doings(w.ID)
+			for i, j := range enqueued {
+				got += j.Kind + " " + string(entries[i].Event) + " "
+			}
+			return undone
+		})
+		if got != "one one three three " || !errors.Is(err, undone) {
+			t.Errorf("got %q, %v", got, err)
+		}
+		err = storage.InTx[approvals.Store](db)(ctx, func(tx approvals.Store) error {
+			if enqueued, entries := tx.Doings(w.ID); len(enqueued)+len(entries) > 0 {
+				t.Errorf("another transaction has %v, %v", enqueued, entries)
+			}
+			return nil
+		})
+		if enqueued, entries := db.Doings(w.ID); err != nil || enqueued != nil || entries != nil {
+			t.Errorf("got %v, %v, %v outside of transactions", enqueued, entries, err)
+		}
+	})
 }

@@ -105,6 +105,9 @@ func (p *Pages) approvals(r *http.Request, in room) (answer, error) {
 	page.fill(p, in, l, list, id)
 	if id != "" {
 		c, err := p.Gate.Card(r.Context(), in.grant, id)
+		if err == nil {
+			err = p.Gate.Foresee(r.Context(), in.grant, &c)
+		}
 		if err != nil {
 			return answer{}, err
 		}

@@ -32,7 +32,8 @@ type card struct {
 	Changes, Others []shownFact
 	Fresh           bool // there is nothing yet that it changes
 	Checks          []approvals.Check
-	Says            string // the agent's own words
+	Foreseen        []template.HTML // what approving would do
+	Says            string          // the agent's own words
 	Raw             string
 
 	Pending, Failed bool
@@ -91,7 +92,7 @@ func (p *Pages) card(in room, c approvals.Card, l listQuery, deciders []access.U
 	now, zone := p.Now(), in.zone()
 	v := &card{ID: c.ID, Action: p.actionTitle(c.Action), Object: c.Title, Who: c.RequestedBy.Name, Via: viaOf(c.View), Tool: c.Request.Tool,
 		Made: momentOf(c.CreatedAt, now, zone), Expires: momentOf(c.ExpiresAt, now, zone), Asked: c.Asked, Badge: p.badge(c.Status, c.Execution, c.ExpiresAt),
-		Checks: c.Checks, Says: c.View.Reason, Raw: c.Raw, Pending: c.Status == approvals.Pending, Failed: c.Execution == approvals.Failed,
+		Checks: c.Checks, Foreseen: p.foreseen(c.Effects), Says: c.View.Reason, Raw: c.Raw, Pending: c.Status == approvals.Pending, Failed: c.Execution == approvals.Failed,
 		MayDecide: c.MayDecide, WhyNot: c.WhyNot, Blocked: c.Blocked(), Stale: c.Stale, Untouched: c.Untouched, TargetVersion: c.TargetVersion, Digest: c.Digest,
 		Needed: c.Needed, List: strings.TrimPrefix(l.path(""), apiPath), Reasons: quickReasons(),
 		Decided: momentOf(c.DecidedAt, now, zone), Reason: c.DecisionReason, Edited: c.Edited != nil, Message: c.Message, Edits: p.edits(c.Action)}

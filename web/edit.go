@@ -43,8 +43,10 @@ type editedField struct {
 const valuePrefix = "v."
 
 // editable reports whether people change the field: not which version the agent
-// has seen, nor what it says of itself.
-func editable(f catalog.Field) bool { return f.Name != "if_version" && f.Name != "reason" }
+// has seen, nor what it says of itself, nor whether it was in earnest.
+func editable(f catalog.Field) bool {
+	return f.Name != "if_version" && f.Name != "reason" && f.Name != "dry_run"
+}
 
 // edits reports whether there is something to edit in requests for the action.
 func (p *Pages) edits(action string) bool {
