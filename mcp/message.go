@@ -18,6 +18,13 @@ const (
 	methodToolsList = "tools/list"
 	methodCancelled = "notifications/cancelled"
 	methodListen    = "subscriptions/listen"
+
+	methodResourcesList = "resources/list"
+	methodTemplatesList = "resources/templates/list"
+	methodResourcesRead = "resources/read"
+	methodPromptsList   = "prompts/list"
+	methodPromptsGet    = "prompts/get"
+	methodComplete      = "completion/complete"
 )
 
 // A message is what the gate reads of a JSON-RPC message. Its slices point
@@ -94,7 +101,7 @@ func (m *message) parse(body []byte) error {
 			}
 			return nil
 		})
-	case methodToolsList:
+	case methodToolsList, methodResourcesList, methodTemplatesList, methodPromptsList:
 		return members(params, func(name string, value json.RawMessage) error {
 			m.cursor = m.cursor || strings.EqualFold(name, "cursor") && string(value) != `""` && string(value) != "null"
 			return nil

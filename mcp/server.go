@@ -81,6 +81,10 @@ type Server struct {
 	calls     *server.MCPServer // has the tools, and answers tools/call
 	callsHTTP http.Handler      // its transport
 	restHTTP  http.Handler      // of one that has none, and answers all else
+
+	kinds     []*kind // that can be read as resources, in the order of the catalog
+	prompts   []*prompt
+	readsHTTP http.Handler // of a server of mcp-go's that has the resources, prompts and completions
 	closing   context.Context
 	close     context.CancelFunc
 }
@@ -95,7 +99,10 @@ func New(c Config) (*Server, error) {
 	if err := s.addTools(s.calls); err != nil {
 		return nil, fmt.Errorf("mcp: %w", err)
 	}
-	_, s.restHTTP = s.newServer()
+	_, s.restHTTP = s.newServer(s.identity()...)
+	if err := s.addReads(); err != nil {
+		return nil, fmt.Errorf("mcp: %w", err)
+	}
 	return s, nil
 }
 
@@ -131,6 +138,7 @@ type call struct {
 	tool      *tool          // that was called, nil if none
 	said      *answer        // by the tool
 	outcome   access.Outcome // for the counters
+	failed    error          // of a resource, a prompt or a completion
 }
 
 type callKey struct{}
@@ -220,6 +228,10 @@ func (s *Server) dispatch(w http.ResponseWriter, r *http.Request, c *call, body 
 		return nil
 	case methodToolsList:
 		return s.list(w, r, c, body)
+	case methodResourcesList, methodTemplatesList, methodPromptsList:
+		return s.listReads(w, r, c, body)
+	case methodResourcesRead, methodPromptsGet, methodComplete:
+		return s.read(w, r, c, body)
 	case methodToolsCall:
 		body = c.stripped()
 		if done, err := s.lacks(w, r, c); done || err != nil {
@@ -378,7 +390,8 @@ func (c *call) action() string {
 		return c.tool.name
 	}
 	switch c.method {
-	case "initialize", "ping", "server/discover", methodToolsList, methodToolsCall:
+	case "initialize", "ping", "server/discover", methodToolsList, methodToolsCall,
+		methodResourcesList, methodTemplatesList, methodResourcesRead, methodPromptsList, methodPromptsGet, methodComplete:
 		return c.method
 	}
 	return "mcp/other"
@@ -404,13 +417,19 @@ func outcomeOf(err error) access.Outcome {
 // refuse answers with err as a JSON-RPC error.
 func refuse(w http.ResponseWriter, r *http.Request, id json.RawMessage, err error, status int) {
 	e := problem.Report(r.Context(), err)
+	data, _ := json.Marshal(e) // cannot fail: e holds only strings
+	refuseAs(w, id, e, e.Code(), data, status)
+}
+
+// refuseAs answers with e as a JSON-RPC error of the code and the data.
+func refuseAs(w http.ResponseWriter, id json.RawMessage, e *problem.Error, code int, data json.RawMessage, status int) {
 	if id == nil {
 		id = json.RawMessage("null")
 	}
 	type rpcError struct {
-		Code    int            `json:"code"`
-		Message string         `json:"message"`
-		Data    *problem.Error `json:"data"`
+		Code    int             `json:"code"`
+		Message string          `json:"message"`
+		Data    json.RawMessage `json:"data"`
 	}
 	message := e.Message
 	if e.Fix != "" {
@@ -420,7 +439,7 @@ func refuse(w http.ResponseWriter, r *http.Request, id json.RawMessage, err erro
 		JSONRPC string          `json:"jsonrpc"`
 		ID      json.RawMessage `json:"id"`
 		Error   rpcError        `json:"error"`
-	}{"2.0", id, rpcError{e.Code(), message, e}}) // cannot fail: e holds only strings, id is checked JSON
+	}{"2.0", id, rpcError{code, message, data}}) // cannot fail: id and data are checked JSON
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	if e.RetryAfter > 0 {
