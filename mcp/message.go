@@ -34,6 +34,8 @@ type message struct {
 	method string          // "" of a response
 	cursor bool            // the params ask for a later page
 
+	longURI bool // the URI that resources/read asks for is longer than maxURI
+
 	// Of tools/call:
 	name      json.RawMessage // of the tool, as JSON
 	arguments json.RawMessage // byte for byte, nil if there are none
@@ -104,6 +106,11 @@ func (m *message) parse(body []byte) error {
 	case methodToolsList, methodResourcesList, methodTemplatesList, methodPromptsList:
 		return members(params, func(name string, value json.RawMessage) error {
 			m.cursor = m.cursor || strings.EqualFold(name, "cursor") && string(value) != `""` && string(value) != "null"
+			return nil
+		})
+	case methodResourcesRead:
+		return members(params, func(name string, value json.RawMessage) error {
+			m.longURI = m.longURI || strings.EqualFold(name, "uri") && len(value) > maxURI
 			return nil
 		})
 	}

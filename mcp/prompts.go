@@ -293,9 +293,9 @@ func (d *draft) tools(names ...string) string {
 	}
 	d.waits = true
 	if usable != "" {
-		usable += ", and "
+		usable += "; "
 	}
-	return usable + strings.Join(wait, ", ") + " (after approval by a person)"
+	return usable + "after approval by a person " + strings.Join(wait, ", ")
 }
 
 // attach adds one record, as its resource.

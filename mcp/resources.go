@@ -15,6 +15,7 @@ import (
 	"trustpager/approvals"
 	"trustpager/catalog"
 	"trustpager/problem"
+	"trustpager/typeid"
 	"trustpager/unseen"
 )
 
@@ -25,7 +26,7 @@ const scheme = "trustpager://"
 // mimeJSON is the type of what every resource holds: what its tool answers.
 const mimeJSON = "application/json"
 
-// maxURI is how long a URI may be to be told back, or looked up.
+// maxURI is how many bytes a URI may have.
 const maxURI = 2000
 
 // A kind is a resource of the catalog that can be read by URI. What it lacks is
@@ -49,7 +50,7 @@ func (s *Server) addKinds() error {
 			case a.Verb != access.Read:
 			case a.Path == "/"+r.Name:
 				k.all = s.byName[a.Name]
-			case a.Path == "/"+r.Name+"/{id}":
+			case a.Path == "/"+r.Name+"/{id}" && r.Prefix != "":
 				k.one = s.byName[a.Name]
 			}
 		}
@@ -215,6 +216,9 @@ func (s *Server) listReads(w http.ResponseWriter, r *http.Request, c *call, body
 // mcp-go's answer, or with the error that there was, for which mcp-go has no
 // code of its own.
 func (s *Server) read(w http.ResponseWriter, r *http.Request, c *call, body []byte) error {
+	if c.longURI { // mcp-go would match it against a pattern, for seconds
+		return problem.Errorf(problem.Validation, "uri is longer than %d bytes", maxURI).WithFix("resources/list and resources/templates/list say what there is.")
+	}
 	rec := &recorder{header: w.Header(), status: http.StatusOK}
 	s.readsHTTP.ServeHTTP(rec, forward(r, body))
 	if c.failed == nil {
@@ -228,7 +232,7 @@ func (s *Server) read(w http.ResponseWriter, r *http.Request, c *call, body []by
 	code, status := e.Code(), http.StatusOK
 	modern := mcpgo.IsModernProtocol(r.Header.Get("Mcp-Protocol-Version"))
 	if missing, ok := errors.AsType[*unknownURI](c.failed); ok {
-		if uri, _ := json.Marshal(missing.uri); len(missing.uri) <= maxURI && !strings.ContainsFunc(missing.uri, unseen.Hidden) {
+		if uri, _ := json.Marshal(missing.uri); !strings.ContainsFunc(missing.uri, unseen.Hidden) {
 			data = append(append(data[:len(data)-1], `,"uri":`...), append(uri, '}')...)
 		}
 		if !modern {
@@ -272,7 +276,7 @@ func shown(s string) string {
 func (s *Server) resource(ctx context.Context, c *call, uri string) (string, error) {
 	name, id, item := strings.Cut(strings.TrimPrefix(uri, scheme), "/")
 	k := s.kindOf(name)
-	if k == nil || len(uri) > maxURI || !strings.HasPrefix(uri, scheme) || item && id == "" {
+	if k == nil || !strings.HasPrefix(uri, scheme) || item && !typeid.ValidID(k.resource.Prefix, id) {
 		return "", noResource(uri)
 	}
 	t := k.all
