@@ -1,5 +1,6 @@
-// Package mcp offers the catalog's actions as tools to AI agents, over the
-// Streamable HTTP transport of the Model Context Protocol.
+// Package mcp offers the catalog's actions as tools to AI agents, and what they
+// read as resources and prompts, over the Streamable HTTP transport of the Model
+// Context Protocol.
 //
 // The protocol is spoken by mcp-go, which this package keeps behind a gate of
 // its own: [Server.ServeHTTP] refuses what mcp-go would let through, and hands
@@ -26,5 +27,8 @@
 // puts the caller's tools into its empty list, encoded once at start for each
 // level. A plain tools/call is given to mcp-go without its HTTP transport and
 // without the arguments, which the gate keeps byte for byte. The semantics stay
-// mcp-go's, and neither costs more than mcp-go alone.
+// mcp-go's, and neither costs more than mcp-go alone. The lists of resources and
+// prompts are made as that of the tools. What is read of them passes the Gate as
+// the tools that it is named after do, so that nobody sees more by one way than
+// by another.
 package mcp

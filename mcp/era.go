@@ -59,22 +59,9 @@ func (f *fault) Error() string { return f.message }
 
 // write answers the request with the fault.
 func (f *fault) write(w http.ResponseWriter, id json.RawMessage) {
-	if id == nil {
-		id = json.RawMessage("null")
-	}
-	type rpcError struct {
-		Code    int    `json:"code"`
-		Message string `json:"message"`
-		Data    any    `json:"data,omitempty"`
-	}
-	body, _ := json.Marshal(struct {
-		JSONRPC string          `json:"jsonrpc"`
-		ID      json.RawMessage `json:"id"`
-		Error   rpcError        `json:"error"`
-	}{"2.0", id, rpcError{f.code, f.message, f.data}}) // cannot fail: data is a plain value, id is checked JSON
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(f.status)
-	w.Write(body) // fails only if the client has gone
+	w.Write(encodeError(id, f.code, f.message, f.data)) // fails only if the client has gone
 }
 
 // invalidParams is the fault of params that cannot be taken. Clients of before

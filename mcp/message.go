@@ -24,6 +24,13 @@ const (
 	methodTasksResult = "tasks/result" // until 2025-11-25
 	methodTasksList   = "tasks/list"   // until 2025-11-25
 	methodTasksUpdate = "tasks/update" // since 2026-07-28
+
+	methodResourcesList = "resources/list"
+	methodTemplatesList = "resources/templates/list"
+	methodResourcesRead = "resources/read"
+	methodPromptsList   = "prompts/list"
+	methodPromptsGet    = "prompts/get"
+	methodComplete      = "completion/complete"
 )
 
 // A message is what the gate reads of a JSON-RPC message. Its slices point
@@ -33,6 +40,8 @@ type message struct {
 	method string          // "" of a response
 	cursor bool            // the params ask for a later page
 	meta   json.RawMessage // _meta
+
+	longURI bool // the URI that resources/read asks for is longer than maxURI
 
 	// Of tools/call:
 	name      json.RawMessage // of the tool, as JSON
@@ -99,7 +108,12 @@ func (m *message) parse(body []byte) error {
 		if p := m.param(name); p != nil {
 			*p = value
 		}
-		m.cursor = m.cursor || m.method == methodToolsList && strings.EqualFold(name, "cursor") && string(value) != `""` && string(value) != "null"
+		switch m.method {
+		case methodToolsList, methodResourcesList, methodTemplatesList, methodPromptsList:
+			m.cursor = m.cursor || strings.EqualFold(name, "cursor") && string(value) != `""` && string(value) != "null"
+		case methodResourcesRead:
+			m.longURI = m.longURI || strings.EqualFold(name, "uri") && len(value) > maxURI
+		}
 		return nil
 	})
 }

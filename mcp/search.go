@@ -49,15 +49,13 @@ type foundTool struct {
 // usable returns the tools that the call may use, whether the mode offers them or
 // they are called by call_tool.
 func (s *Server) usable(c *call) []*tool {
-	sel := c.selection
-	sel.search = false
-	return slices.DeleteFunc(slices.Clone(s.tools), func(t *tool) bool { return s.level(c.grant, sel, t) == access.Deny })
+	return slices.DeleteFunc(slices.Clone(s.tools), func(t *tool) bool { return s.level(c.grant, c.selection.whole(), t) == access.Deny })
 }
 
 func (s *Server) searchFor(_ context.Context, c *call) (answer, error) {
 	var query string
 	limit := foundTools
-	err := arguments(c.arguments, map[string]argument{
+	err := arguments(c.arguments, map[string]toolArgument{
 		"query": {"words", func(v json.RawMessage) bool { return json.Unmarshal(v, &query) == nil && len(query) <= 500 }},
 		"limit": {"a whole number from 1 to 20", func(v json.RawMessage) bool {
 			n, err := strconv.Atoi(string(v))
@@ -149,9 +147,7 @@ func (s *Server) callTool(ctx context.Context, c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	sel := c.selection
-	sel.search = false
-	if t == nil || s.level(c.grant, sel, t) == access.Deny {
+	if t == nil || s.level(c.grant, c.selection.whole(), t) == access.Deny {
 		return answer{}, problem.Errorf(problem.NotFound, "there is no tool of that name for you").WithFix("Find it with search_tools, and send its name as it is written there.")
 	}
 	c.tool, c.arguments = t, inner
@@ -161,7 +157,7 @@ func (s *Server) callTool(ctx context.Context, c *call) (answer, error) {
 // inner returns what call_tool is to call, nil if there is no such tool.
 func (s *Server) inner(c *call) (t *tool, args json.RawMessage, err error) {
 	var name string
-	err = arguments(c.arguments, map[string]argument{
+	err = arguments(c.arguments, map[string]toolArgument{
 		"name":      {"the name of a tool", func(v json.RawMessage) bool { return json.Unmarshal(v, &name) == nil && name != "" }},
 		"arguments": {"an object", func(v json.RawMessage) bool { args = v; return v[0] == '{' }},
 	}, "name")

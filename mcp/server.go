@@ -113,8 +113,13 @@ type Server struct {
 	rest      eras              // of servers that have none, and answer all else
 	tasks     taskSource
 	memory    memory
-	closing   context.Context
-	close     context.CancelFunc
+
+	kinds     []*kind // that can be read as resources, in the order of the catalog
+	prompts   []*prompt
+	readsHTTP http.Handler // of a server of mcp-go's that has the resources, prompts and completions
+
+	closing context.Context
+	close   context.CancelFunc
 
 	streamsMu sync.Mutex
 	streams   map[string]int // open, by credential
@@ -143,8 +148,11 @@ func New(c Config) (*Server, error) {
 	if err := s.addTools(s.calls); err != nil {
 		return nil, fmt.Errorf("mcp: %w", err)
 	}
-	_, s.rest.old = s.newServer(server.WithToolCapabilities(false), server.WithTaskCapabilities(true, true, true))
-	_, s.rest.modern = s.newServer(server.WithToolCapabilities(true), server.WithExtensions(map[string]any{tasksExtension: struct{}{}}))
+	_, s.rest.old = s.newServer(append(s.identity(), server.WithToolCapabilities(false), server.WithTaskCapabilities(true, true, true))...)
+	_, s.rest.modern = s.newServer(append(s.identity(), server.WithToolCapabilities(true), server.WithExtensions(map[string]any{tasksExtension: struct{}{}}))...)
+	if err := s.addReads(); err != nil {
+		return nil, fmt.Errorf("mcp: %w", err)
+	}
 	return s, nil
 }
 
@@ -187,6 +195,7 @@ type call struct {
 	said      *answer        // by the tool
 	fault     error          // what the tool ended with instead, nil if nothing
 	outcome   access.Outcome // for the counters
+	failed    error          // of a resource, a prompt or a completion
 }
 
 type callKey struct{}
@@ -274,6 +283,10 @@ func (s *Server) dispatch(w http.ResponseWriter, r *http.Request, c *call, body 
 		return s.answerTasks(w, r, c)
 	case methodToolsList:
 		return s.list(w, r, c, body)
+	case methodResourcesList, methodTemplatesList, methodPromptsList:
+		return s.listReads(w, r, c, body)
+	case methodResourcesRead, methodPromptsGet, methodComplete:
+		return s.read(w, r, c, body)
 	case methodToolsCall:
 		return s.call(w, r, c)
 	}
@@ -476,7 +489,8 @@ func (c *call) action() string {
 	}
 	switch c.method {
 	case "initialize", "ping", "server/discover", methodToolsList, methodToolsCall, methodListen,
-		methodTasksGet, methodTasksCancel, methodTasksResult, methodTasksUpdate, methodTasksList:
+		methodTasksGet, methodTasksCancel, methodTasksResult, methodTasksUpdate, methodTasksList,
+		methodResourcesList, methodTemplatesList, methodResourcesRead, methodPromptsList, methodPromptsGet, methodComplete:
 		return c.method
 	}
 	return "mcp/other"
@@ -518,22 +532,31 @@ func refuse(w http.ResponseWriter, r *http.Request, id json.RawMessage, err erro
 // refusalOf returns err as a JSON-RPC error, and reports it if it is the server's.
 func refusalOf(ctx context.Context, id json.RawMessage, err error) []byte {
 	e := problem.Report(ctx, err)
+	return encodeError(id, e.Code(), withFix(e), e)
+}
+
+// withFix returns what the error says to who reads only its message.
+func withFix(e *problem.Error) string {
+	if e.Fix == "" {
+		return e.Message
+	}
+	return e.Message + ". " + e.Fix
+}
+
+// encodeError returns a JSON-RPC error. data is nil, or what can be encoded.
+func encodeError(id json.RawMessage, code int, message string, data any) []byte {
 	if id == nil {
 		id = json.RawMessage("null")
 	}
 	type rpcError struct {
-		Code    int            `json:"code"`
-		Message string         `json:"message"`
-		Data    *problem.Error `json:"data"`
-	}
-	message := e.Message
-	if e.Fix != "" {
-		message += ". " + e.Fix
+		Code    int    `json:"code"`
+		Message string `json:"message"`
+		Data    any    `json:"data,omitempty"`
 	}
 	body, _ := json.Marshal(struct {
 		JSONRPC string          `json:"jsonrpc"`
 		ID      json.RawMessage `json:"id"`
 		Error   rpcError        `json:"error"`
-	}{"2.0", id, rpcError{e.Code(), message, e}}) // cannot fail: e holds only strings, id is checked JSON
+	}{"2.0", id, rpcError{code, message, data}}) // cannot fail: id is checked JSON
 	return body
 }

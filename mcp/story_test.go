@@ -14,6 +14,7 @@ import (
 
 	"trustpager/access"
 	"trustpager/approvals"
+	"trustpager/catalog"
 	"trustpager/mcp"
 	"trustpager/storage"
 	"trustpager/storage/storagetest"
@@ -33,8 +34,14 @@ type world struct {
 	workspace access.Workspace
 }
 
-func newWorld(t *testing.T, db *storage.DB) *world {
-	c := loadCatalog(t)
+func newWorld(t *testing.T, db *storage.DB) *world { return newWorldOf(t, db) }
+
+// newWorldOf is newWorld with more in the catalog.
+func newWorldOf(t *testing.T, db *storage.DB, more ...catalog.Source) *world {
+	c, err := catalog.Load(more...)
+	if err != nil {
+		t.Fatal(err)
+	}
 	w := &world{t: t, db: db, workspace: access.Workspace{ID: typeid.NewID("ws"), Name: "Acme", Plan: access.Pro, TimeZone: "UTC", CreatedAt: time.Now()}}
 	if err := db.CreateWorkspace(t.Context(), w.workspace); err != nil {
 		t.Fatal(err)

@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 
 	"github.com/go-json-experiment/json/jsontext"
 	mcpgo "github.com/mark3labs/mcp-go/mcp"
@@ -206,44 +205,15 @@ func (s *Server) filter(ctx context.Context, tools []mcpgo.Tool) []mcpgo.Tool {
 	})
 }
 
-// list answers tools/list: mcp-go's answer with the caller's tools in place of
-// the empty list: the server that is asked has no tools.
+// list answers tools/list.
 func (s *Server) list(w http.ResponseWriter, r *http.Request, c *call, body []byte) error {
-	if c.cursor {
-		return problem.Errorf(problem.Validation, "there is no such cursor: the list of tools has one page").
-			WithFix("Leave cursor out.")
-	}
-	rec := &recorder{header: w.Header(), status: http.StatusOK}
-	s.rest.of(c).ServeHTTP(rec, forward(r, body))
-	answer := rec.body.Bytes()
-	before, after, ok := bytes.Cut(answer, []byte(`"tools":[]`))
-	if !ok { // an error, or a notification
-		w.WriteHeader(rec.status)
-		w.Write(answer) // fails only if the client has gone
-		return nil
-	}
-	out := lists.Get().(*bytes.Buffer)
-	defer lists.Put(out)
-	out.Reset()
-	out.Write(before)
-	out.WriteString(`"tools":`)
-	separator := byte('[')
-	for _, t := range s.offered(c.selection) {
-		if b := t.listed[s.level(c.grant, c.selection, t)]; b != nil {
-			out.WriteByte(separator)
-			out.Write(b)
-			separator = ','
+	return s.splice(w, r, c, body, "tools", func(yield func([]byte) bool) {
+		for _, t := range s.offered(c.selection) {
+			if b := t.listed[s.level(c.grant, c.selection, t)]; b != nil && !yield(b) {
+				return
+			}
 		}
-	}
-	if separator == '[' {
-		out.WriteByte('[')
-	}
-	out.WriteByte(']')
-	out.Write(after)
-	w.Header().Set("Content-Length", strconv.Itoa(out.Len()))
-	w.WriteHeader(rec.status)
-	w.Write(out.Bytes())
-	return nil
+	})
 }
 
 // offered returns the tools among which the selection chooses.
@@ -254,20 +224,6 @@ func (s *Server) offered(sel selection) []*tool {
 	return s.tools
 }
 
-// lists holds the buffers of [Server.list].
-var lists = sync.Pool{New: func() any { return new(bytes.Buffer) }}
-
-// A recorder keeps an answer.
-type recorder struct {
-	header http.Header
-	status int
-	body   bytes.Buffer
-}
-
-func (r *recorder) Header() http.Header         { return r.header }
-func (r *recorder) WriteHeader(status int)      { r.status = status }
-func (r *recorder) Write(b []byte) (int, error) { return r.body.Write(b) }
-
 // A selection is what the URL asks for: ?toolsets=contacts,deals&read_only=true,
 // and ?mode=search for the tools that find and call the others. The zero selection
 // is everything.
@@ -275,6 +231,12 @@ type selection struct {
 	toolsets []string // nil means all
 	readOnly bool
 	search   bool
+}
+
+// whole returns what the selection chooses from, whichever mode offers it.
+func (sel selection) whole() selection {
+	sel.search = false
+	return sel
 }
 
 // toolsetOf returns the toolset of an action: its resource, or its own name if

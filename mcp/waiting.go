@@ -80,7 +80,7 @@ func (s *Server) withdraw(ctx context.Context, c *call) (answer, error) {
 func (s *Server) wait(ctx context.Context, c *call) (answer, error) {
 	var id string
 	timeout := maxWait
-	err := arguments(c.arguments, map[string]argument{
+	err := arguments(c.arguments, map[string]toolArgument{
 		"id": idOf(&id),
 		"timeout_seconds": {fmt.Sprintf("a whole number from 1 to %d", maxWait/time.Second), func(v json.RawMessage) bool {
 			n, err := strconv.Atoi(string(v))
@@ -133,7 +133,7 @@ type askedApproval struct {
 func (s *Server) listApprovals(ctx context.Context, c *call) (answer, error) {
 	q := approvals.Query{Limit: 25}
 	statuses := []approvals.Status{approvals.Pending, approvals.Approved, approvals.Rejected, approvals.Expired, approvals.Withdrawn}
-	err := arguments(c.arguments, map[string]argument{
+	err := arguments(c.arguments, map[string]toolArgument{
 		"status": {"pending, approved, rejected, expired or withdrawn", func(v json.RawMessage) bool {
 			for _, known := range statuses {
 				if string(v) == strconv.Quote(string(known)) {
@@ -178,24 +178,24 @@ func (s *Server) listApprovals(ctx context.Context, c *call) (answer, error) {
 	}{lines, page})
 }
 
-// An argument is one that a tool of the gate's own takes: what is expected, and
+// A toolArgument is one that a tool of the gate's own takes: what is expected, and
 // what takes it and reports whether it was that.
-type argument struct {
+type toolArgument struct {
 	expected string
 	take     func(v json.RawMessage) bool
 }
 
-func idOf(id *string) argument {
-	return argument{"the id of an approval, as in apr_…", func(v json.RawMessage) bool { return json.Unmarshal(v, id) == nil && *id != "" }}
+func idOf(id *string) toolArgument {
+	return toolArgument{"the id of an approval, as in apr_…", func(v json.RawMessage) bool { return json.Unmarshal(v, id) == nil && *id != "" }}
 }
 
 func idArgument(raw json.RawMessage) (id string, err error) {
-	return id, arguments(raw, map[string]argument{"id": idOf(&id)}, "id")
+	return id, arguments(raw, map[string]toolArgument{"id": idOf(&id)}, "id")
 }
 
 // arguments reads the arguments of a tool of the gate's own. All that is wrong is
 // told at once.
-func arguments(raw json.RawMessage, known map[string]argument, required ...string) error {
+func arguments(raw json.RawMessage, known map[string]toolArgument, required ...string) error {
 	var fields []problem.Field
 	wrong := func(path, expected string, got json.RawMessage) {
 		if len(fields) == maxFaults {

@@ -48,3 +48,17 @@ func static(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(b))
 }
+
+// icon serves the icon at an address that stays, for programs that show it
+// beside what they do here.
+func icon(name string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		b, err := staticFiles.ReadFile("static/" + name)
+		if err != nil {
+			panic(err) // the program does not hold its own files
+		}
+		w.Header().Set("Content-Type", mime.TypeByExtension(path.Ext(name)))
+		w.Header().Set("Cache-Control", "public, max-age=86400")
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(b))
+	}
+}

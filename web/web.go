@@ -136,6 +136,9 @@ func (p *Pages) Handler() http.Handler {
 	}
 	mux.HandleFunc("GET /events", p.events)
 	mux.HandleFunc("GET /static/{version}/{name}", static)
+	for _, name := range []string{"icon.svg", "icon.png"} {
+		mux.HandleFunc("GET /"+name, icon(name))
+	}
 	return p.guard(mux)
 }
 

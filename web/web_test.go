@@ -375,6 +375,18 @@ func TestMissingPages(t *testing.T) {
 	}
 }
 
+// Programs show the icon beside what they do here, without a login and for
+// longer than one version of the pages.
+func TestIconStandsAtAnAddressThatStays(t *testing.T) {
+	s := newSite(t)
+	for path, want := range map[string]string{"/icon.svg": "image/svg+xml", "/icon.png": "image/png"} {
+		a := s.get(path)
+		if a.StatusCode != 200 || a.Header.Get("Content-Type") != want || len(a.body) < 100 || !strings.Contains(a.Header.Get("Cache-Control"), "max-age=86400") {
+			t.Errorf("GET %s: got %d %v and %d bytes, want %s", path, a.StatusCode, a.Header, len(a.body), want)
+		}
+	}
+}
+
 func TestLoginKeepsWhoIsThere(t *testing.T) {
 	s := newSite(t)
 	if a := s.get("/"); a.StatusCode != 303 || a.location() != "/login" {
