@@ -68,18 +68,19 @@ func (a *Action) Decode(id string, raw json.RawMessage) (Input, error) {
 			case !ok:
 				continue
 			case n != nil:
-				if a.reason && f.Name == "reason" {
+				if f.Name == a.reason {
 					in.Reason = n.(string)
 				} else {
 					in.Values[f.Name] = n
 				}
 				continue
-			case a.Op == OpUpdate && !meta(f.Name) && !(a.reason && f.Name == "reason"):
+			case a.Op == OpUpdate && !meta(f.Name) && f.Name != a.reason:
 				in.Values[f.Name] = nil
 				continue
 			}
 		}
 		switch {
+		case f.Required && !has && f.Name == a.reason: // see MustSay
 		case f.Required && has:
 			fs.add(f, f.Name, v, "")
 		case f.Required:

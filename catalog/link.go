@@ -41,6 +41,7 @@ func (l *loader) link(c *Catalog) {
 			l.add(c, routes, r.at, a)
 		}
 	}
+	l.add(c, routes, position{}, accessAction(c))
 	l.add(c, routes, position{}, searchAction(c))
 }
 
@@ -226,6 +227,6 @@ func (a *Action) addMeta() {
 	if !slices.ContainsFunc(a.fields, func(f Field) bool { return f.Name == "reason" }) {
 		a.fields = append(a.fields, Field{Name: "reason", Type: TypeText, Max: maxReason, null: true,
 			Description: "Why; the approver sees it."})
-		a.reason = true
+		a.reason = "reason"
 	}
 }

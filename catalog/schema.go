@@ -116,6 +116,12 @@ func (f *Field) schema() *schema {
 	case TypeDateTime:
 		s.Format = "date-time"
 	case TypeInteger, TypeNumber, TypeMoney:
+		if f.Enum != nil {
+			for _, w := range f.Enum {
+				s.Enum = append(s.Enum, json.Number(w))
+			}
+			break
+		}
 		if f.Min > -maxSafe {
 			s.Minimum = &f.Min
 		}
@@ -123,6 +129,9 @@ func (f *Field) schema() *schema {
 			s.Maximum = &f.Max
 		}
 	case TypeEnum:
+		if f.terse {
+			break
+		}
 		for _, w := range f.Enum {
 			s.Enum = append(s.Enum, w)
 		}
