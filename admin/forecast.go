@@ -14,6 +14,10 @@ import (
 // ForecastDays is how far back a [Forecast] looks.
 const ForecastDays = 30
 
+// forecastGrants is how many grants of a client, those that were used last, a
+// forecast is about: each has a month of hours to add up.
+const forecastGrants = 200
+
 // A Split is calls by how far they go: refused, queued, run.
 type Split [access.Run + 1]int64
 
@@ -90,14 +94,15 @@ func (d *Desk) KeyForecast(ctx context.Context, g access.Grant, id string, full 
 	return ForecastOf(d.Catalog, past, same(k.Grant(g.Workspace)), same(then.Grant(g.Workspace))), nil
 }
 
-// ClientForecast returns what would become of the calls of all grants of the
-// client that are in force, if its ceiling were the scopes. Only admins may ask.
+// ClientForecast returns what would become of the calls of the client's grants
+// that are in force, of the 200 that were used last, if its ceiling were the
+// scopes. Only admins may ask.
 func (d *Desk) ClientForecast(ctx context.Context, g access.Grant, id string, ceiling []access.Scope) (Forecast, error) {
 	c, err := d.Client(ctx, g, id)
 	if err != nil {
 		return Forecast{}, err
 	}
-	past, err := d.Store.PastCallsOfClient(ctx, g.Workspace.ID, c.Client.ID, d.forecastSince())
+	past, err := d.Store.PastCallsOfClient(ctx, g.Workspace.ID, c.Client.ID, d.forecastSince(), forecastGrants)
 	if err != nil {
 		return Forecast{}, err
 	}

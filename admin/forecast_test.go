@@ -102,7 +102,9 @@ func TestForecastCombinesAuthorities(t *testing.T) {
 		"somebody who is no member":    {delegated("contacts:delete", "contacts:delete", "gone"), "0/0/118"},
 		"a client that acts by itself": {delegated("", "contacts:delete-approval", ""), "100/13/5"},
 	} {
-		f := admin.ForecastOf(cat, past, func(access.PastCalls) access.Grant { return access.Key{Scopes: scopes("contacts:write")}.Grant(access.Workspace{}) },
+		f := admin.ForecastOf(cat, past, func(access.PastCalls) access.Grant {
+			return access.Key{Scopes: scopes("contacts:write")}.Grant(access.Workspace{})
+		},
 			func(access.PastCalls) access.Grant { return tt.then })
 		if got := split(f.Then); got != tt.want || split(f.Now) != "112/0/6" || f.Then.Calls() != f.Now.Calls() {
 			t.Errorf("%s: got %s, now %s; want %s, now 112/0/6", name, got, split(f.Now), tt.want)

@@ -182,7 +182,7 @@ func TestForecastOfAppsOnPages(t *testing.T) {
 
 		// An admin: the ceiling, and this one connection.
 		logIn(robin, s, "robin@example.com", "/settings/api/clients/"+url.PathEscape(a.id))
-		told(t, robin, "of the 1,233 calls of all its connections in the last 30 days 1,200 would run, 32 would wait for a person and 1 would be refused.")
+		told(t, robin, "of the 1,233 calls of its connections in the last 30 days 1,200 would run, 32 would wait for a person and 1 would be refused.")
 		robin.Do(browsertest.Press(`input[name=preset][value=custom]`), browsertest.Press(`input[name="r.contacts"][value=read]`))
 		told(t, robin, "1,200 would run and 33 would be refused. 32 more would be refused and 32 fewer would wait for a person than now.")
 		robin.Look("client-forecast")

@@ -689,15 +689,22 @@ func (db *DB) PastCalls(ctx context.Context, workspace, credential string, since
 		WHERE workspace = $1 AND credential = $2 AND hour >= $3 AND `+decided+` GROUP BY action ORDER BY action`, workspace, credential, ms(since))
 }
 
-// PastCallsOfClient returns the calls of all grants of the client that are in
-// force, since the given hour, by action and by what their users have granted and
-// are.
-func (db *DB) PastCallsOfClient(ctx context.Context, workspace, client string, since time.Time) ([]access.PastCalls, error) {
-	return db.pastCalls(ctx, `SELECT g.scopes, COALESCE(m.role, ''), CASE WHEN g.user_id = '' THEN 1 ELSE 0 END, k.action, SUM(k.n)
-		FROM oauth_grants g JOIN key_usage k ON k.workspace = g.workspace AND k.credential = g.id
+// PastCallsOfClient returns the calls of the client's grants that are in force,
+// of the given number of those that were used last, since the given hour, by
+// action and by what their users have granted and are.
+func (db *DB) PastCallsOfClient(ctx context.Context, workspace, client string, since time.Time, most int) ([]access.PastCalls, error) {
+	// CROSS JOIN has SQLite begin with the grants; otherwise it reads the usage of
+	// the whole workspace.
+	return db.pastCalls(ctx, `SELECT g.scopes, COALESCE(m.role, ''), CASE WHEN g.user_id = '' THEN 1 ELSE 0 END, u.action, SUM(u.n)
+		FROM (SELECT k.credential, k.action, SUM(k.n) AS n
+				FROM (SELECT workspace, id FROM oauth_grants
+					WHERE workspace = $1 AND client = $2 AND revoked = 0 ORDER BY last_used DESC, id LIMIT $4) l
+				CROSS JOIN key_usage k
+				WHERE k.workspace = l.workspace AND k.credential = l.id AND k.hour >= $3 AND k.`+decided+`
+				GROUP BY k.credential, k.action) u
+			JOIN oauth_grants g ON g.id = u.credential
 			LEFT JOIN members m ON m.workspace = g.workspace AND m.user_id = g.user_id
-		WHERE g.workspace = $1 AND g.client = $2 AND g.revoked = 0 AND k.hour >= $3 AND k.`+decided+`
-		GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4`, workspace, client, ms(since))
+		GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4`, workspace, client, ms(since), most)
 }
 
 func (db *DB) pastCalls(ctx context.Context, query string, args ...any) ([]access.PastCalls, error) {

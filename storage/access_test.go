@@ -109,7 +109,7 @@ func TestPastCalls(t *testing.T) {
 		if want := []access.PastCalls{{Action: "a", N: 3}, {Action: "b", N: 5}}; err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("of a credential: got %+v, %v; want %+v", got, err, want)
 		}
-		got, err = db.PastCallsOfClient(ctx, "wsp_1", "cli_1", hour)
+		got, err = db.PastCallsOfClient(ctx, "wsp_1", "cli_1", hour, 10)
 		want := []access.PastCalls{{Action: "a", N: 3, Itself: true}, {Action: "b", N: 5, Itself: true},
 			{Action: "a", N: 3, Scopes: scopes}, {Action: "b", N: 5, Scopes: scopes},
 			{Action: "a", N: 6, Scopes: scopes, Role: access.Member}, {Action: "b", N: 10, Scopes: scopes, Role: access.Member},
@@ -117,9 +117,14 @@ func TestPastCalls(t *testing.T) {
 		if err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("of a client: got %+v, %v; want %+v", got, err, want)
 		}
+		must(t, db.AddUsage(ctx, nil, []access.LastUse{{Workspace: "wsp_1", Credential: "grt_3", At: now, Action: "a"}}))
+		got, err = db.PastCallsOfClient(ctx, "wsp_1", "cli_1", hour, 1)
+		if want := want[6:]; err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("of the one that was used last: got %+v, %v; want %+v", got, err, want)
+		}
 		for _, none := range []func() ([]access.PastCalls, error){
 			func() ([]access.PastCalls, error) { return db.PastCalls(ctx, "wsp_1", "grt_9", hour) },
-			func() ([]access.PastCalls, error) { return db.PastCallsOfClient(ctx, "wsp_1", "cli_9", hour) },
+			func() ([]access.PastCalls, error) { return db.PastCallsOfClient(ctx, "wsp_1", "cli_9", hour, 10) },
 		} {
 			if got, err := none(); err != nil || len(got) != 0 {
 				t.Errorf("of nobody: got %+v, %v", got, err)

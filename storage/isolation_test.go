@@ -201,7 +201,7 @@ var crossings = map[string]crossing{
 		return seen(err, got)
 	},
 	"PastCallsOfClient": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
-		got, err := db.PastCallsOfClient(ctx, other, "cli_1", time.Time{})
+		got, err := db.PastCallsOfClient(ctx, other, "cli_1", time.Time{}, 10)
 		return seen(err, got)
 	},
 	"UsageHistory": func(ctx context.Context, db *storage.DB, other string, w *filled) error {

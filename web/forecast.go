@@ -163,7 +163,7 @@ func (p *Pages) previewKey(r *http.Request, in room) (answer, error) {
 // clientForecast returns the forecast of all calls of a client under the ceiling.
 func (p *Pages) clientForecast(ctx context.Context, in room, id string, ceiling []access.Scope) (*forecast, error) {
 	f, err := p.Admin.ClientForecast(ctx, in.grant, id, ceiling)
-	return p.forecastOf(f, "of all its connections", clientPath(id)+"/preview"), err
+	return p.forecastOf(f, "of its connections", clientPath(id)+"/preview"), err
 }
 
 // previewClient shows what the form would mean, and saves nothing.

@@ -54,7 +54,7 @@ func (p *Pages) room(h roomHandle) handle {
 		if named := r.PostForm.Get(roomField); named != "" && named != in.membership.Workspace.ID {
 			return answer{}, problem.Errorf(problem.Forbidden, "you do not belong to the workspace of this page any more").
 				WithFix("Nothing was changed. The first page shows where you belong.")
-		} else if named != "" {
+		} else if named != "" && named != p.sessions.GetString(r.Context(), workspaceKey) {
 			p.sessions.Put(r.Context(), workspaceKey, named) // where the next page goes on
 		}
 		a, err := h(r, in)
