@@ -39,6 +39,20 @@ type DayCount struct {
 	Errors     int64 // of the calls, those that were not done and not queued
 }
 
+// PastCalls is how often an action was called, and decided about: it was done,
+// queued or refused. What was wrong in itself, beyond a limit or failed here is
+// not among it.
+type PastCalls struct {
+	Action string
+	N      int64
+
+	// Of the calls of an OAuth client: what the users who were behind them have
+	// granted, and their role. Itself is what it called for itself.
+	Scopes []Scope
+	Role   Role
+	Itself bool
+}
+
 // CallsTopic is what is touched, at most once a second, when credentials of the
 // workspace were used.
 func CallsTopic(workspace string) string { return "calls:" + workspace }

@@ -144,6 +144,8 @@ type Store interface {
 	DeleteKey(ctx context.Context, workspace, id string) error
 	UsageHistory(ctx context.Context, workspace, credential string, since time.Time) ([]access.Count, error)
 	DailyUsage(ctx context.Context, workspace string, credentials []string, since time.Time) ([]access.DayCount, error)
+	PastCalls(ctx context.Context, workspace, credential string, since time.Time) ([]access.PastCalls, error)
+	PastCallsOfClient(ctx context.Context, workspace, client string, since time.Time, most int) ([]access.PastCalls, error)
 	WorkspaceUsage(ctx context.Context, workspace string, since time.Time) ([]access.DayCount, error)
 	LastUse(ctx context.Context, workspace, user string) (use access.LastUse, name string, err error)
 

@@ -45,6 +45,7 @@ const (
 	expiredMessage   = "NOT executed: nobody decided before it expired. That is no rejection: ask again only if it is still wanted."
 	withdrawnMessage = "NOT executed: the request was taken back before anybody decided. It is final."
 	doneMessage      = "Executed: this was approved, and it is done."
+	lentMessage      = "Lent: until expires_at, calls of this verb of this resource run at once, as often as uses says. Then they wait again, and it can end before."
 	editedMessage    = "Executed with edits: this was approved with other values. What was done is edited_input, not the input that was asked for."
 	approvedMessage  = "NOT executed yet: this was approved, and is about to be done. Do not retry it; ask again with get_approval."
 	failedMessage    = "NOT executed: this was approved, but it failed with the error given. A person may retry it; do not retry it yourself."
@@ -95,6 +96,9 @@ func (gate *Gate) answerExecution(ans *Answer, a Approval) {
 			return
 		}
 		ans.Status, ans.Message, ans.Executed, ans.Data = "executed", doneMessage, true, a.Result
+		if gate.asksForLoan(a) {
+			ans.Message = lentMessage
+		}
 		if a.Edited != nil {
 			ans.Status, ans.Message = "executed_with_edits", editedMessage
 			ans.Input, ans.Edited = gate.mask(a, a.Input), gate.mask(a, a.Edited)

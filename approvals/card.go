@@ -293,6 +293,10 @@ func (c *Card) facts(cat *catalog.Catalog, action *catalog.Action, a Approval, e
 	if !ok {
 		return
 	}
+	if action.Lends() {
+		c.loanFacts(cat, a, effective)
+		return
+	}
 	waits := a.Status == Pending || a.Execution == Failed
 	base, current, input := members(a.Base), members(p.Before), members(effective)
 	proposed := members(p.After)

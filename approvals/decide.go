@@ -577,13 +577,13 @@ func (gate *Gate) decidable(ctx context.Context, tx Store, g access.Grant, id st
 // or demoted since their request came, and while others came before them. Of what
 // decides over people nobody else changes who is what before this is done.
 func (gate *Gate) today(ctx context.Context, tx Store, g access.Grant, a Approval) (access.Grant, error) {
-	if g.Principal.Kind != access.KindPerson {
-		return g, nil
-	}
 	if gate.peopleDecide(a) {
 		if _, err := tx.LockWorkspace(ctx, g.Workspace.ID); err != nil {
 			return g, err
 		}
+	}
+	if g.Principal.Kind != access.KindPerson {
+		return g, nil
 	}
 	now, err := gate.personGrant(ctx, tx, g.Workspace, g.Principal.User)
 	if problem.Is(err, problem.NotFound) {
@@ -666,6 +666,8 @@ func (gate *Gate) mayDecide(ctx context.Context, tx Store, g access.Grant, a App
 		return refuse("it has asked for it itself", people)
 	case g.Workspace.Settings.PeopleOnly || g.Workspace.Settings.FourEyes:
 		return refuse("in this workspace only people decide", people)
+	case gate.asksForLoan(a):
+		return refuse("it asks for a loan, and only people lend what was asked for", people)
 	case gate.peopleDecide(a):
 		return refuse("it decides over people, which only people do", people)
 	case !g.MayDecide:
@@ -690,6 +692,12 @@ func (gate *Gate) mayDecide(ctx context.Context, tx Store, g access.Grant, a App
 func (gate *Gate) peopleDecide(a Approval) bool {
 	action, ok := gate.Catalog.Find(a.Action)
 	return ok && action.PeopleDecide
+}
+
+// asksForLoan reports whether approving a lends what it asks for.
+func (gate *Gate) asksForLoan(a Approval) bool {
+	action, ok := gate.Catalog.Find(a.Action)
+	return ok && action.Lends()
 }
 
 // madeBy reports whether the user is behind the credential that asked for a: it
@@ -820,6 +828,10 @@ func (gate *Gate) callOf(ctx context.Context, tx Store, a Approval, action *cata
 	}
 	if in.DryRun {
 		return catalog.Call{}, problem.Errorf(problem.Validation, "what is approved is done, and not only tried").WithFix("Leave dry_run out of what you have edited.")
+	}
+	if resource, v := action.About(in); action.Lends() && (resource != a.Resource || v != a.Verb) {
+		return catalog.Call{}, problem.Errorf(problem.Validation, "%s of %s was asked for, and only that can be lent", a.Verb, a.Resource).
+			WithFix("Leave resource and verb as they are, or reject the approval.")
 	}
 	return catalog.Call{Grant: g, Input: in, IfVersion: a.TargetVer, Now: now, Approval: a.ID, Earlier: a.Result}, nil
 }

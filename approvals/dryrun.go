@@ -121,7 +121,7 @@ func (gate *Gate) dryRun(ctx context.Context, a *catalog.Action, call catalog.Ca
 				return err
 			}
 		}
-		if d.Would == WouldAnswer || d.Would == WouldWait && !mayReadOf(g, a.Of()) {
+		if d.Would == WouldAnswer || a.Lends() || d.Would == WouldWait && !mayReadOf(g, a.Of()) {
 			return nil
 		}
 		tried := call
@@ -139,6 +139,9 @@ func (gate *Gate) dryRun(ctx context.Context, a *catalog.Action, call catalog.Ca
 		return nil, err
 	}
 	d.Effects = gate.effects(g, t)
+	if a.Lends() {
+		d.Notes = append(d.Notes, "Whoever approves it lends what is asked for, or for another of the times there are.")
+	}
 	switch d.Would {
 	case WouldRun:
 		d.Message += wouldRun
@@ -336,7 +339,7 @@ func (gate *Gate) effects(g access.Grant, t trial) Effects {
 // mayReadOf reports whether g may read what there is of the resource. What nobody
 // reads by a right of its own belongs to who has asked for it.
 func mayReadOf(g access.Grant, r *catalog.Resource) bool {
-	return !slices.Contains(r.Ladder.Verbs(), access.Read) || g.Decide(r.Name, access.Read) == access.Run
+	return r == nil || !slices.Contains(r.Ladder.Verbs(), access.Read) || g.Decide(r.Name, access.Read) == access.Run
 }
 
 // folded returns the changes with one for each record, from its first state to

@@ -154,7 +154,9 @@ func newBusy(w *world) busy {
 	}
 	w.must(w.db.BuryDelivery(ctx, w.ws.ID, sent[0].ID, "test"))
 	in("resend_webhook_delivery", wh.ID, `{"delivery":"`+sent[0].ID+`"}`)
+	in("request_access", "", `{"resource":"contacts","verb":"write","minutes":15,"why":"Much to do."}`)
 	b.fails = map[string]string{
+		"full request_access": "at once",
 		"full take_webhook_secret": "no secret of this webhook waits for you",
 	}
 	return b

@@ -340,6 +340,10 @@ const settleTime = 45 * time.Second
 
 // refusal says what the caller lacks.
 func refusal(a *catalog.Action) error {
+	if a.Lends() {
+		return problem.Errorf(problem.InsufficientScope, "%s: this credential may do nothing but read, not even after approval, so there is nothing to lend it", a.Name).
+			WithFix("Ask an admin of the workspace to give this credential a right that waits for approval, as contacts:write-approval.")
+	}
 	if a.Resource == "" {
 		return problem.Errorf(problem.InsufficientScope, "%s needs the right to read some resource, which this credential does not have", a.Name).
 			WithFix("Ask an admin of the workspace to let this credential read what it is to find, as with contacts:read.")
@@ -413,8 +417,17 @@ func (gate *Gate) queue(ctx context.Context, tx Store, a *catalog.Action, call c
 	if name := a.SecretIn(call.Input); name != "" {
 		return Outcome{}, secretRefused(a, name)
 	}
+	if err := a.MustSay(call.Input); err != nil {
+		return Outcome{}, err
+	}
 	preview, cannot := a.Preview(ctx, tx, call)
 	target := preview.Target
+	last := "" // the loan of the same before
+	if a.Lends() && cannot == nil {
+		last, cannot = gate.lentBefore(ctx, tx, a, call)
+	} else if a.Lends() {
+		return Outcome{}, cannot // how it was decided before does not matter any more
+	}
 	if cannot != nil {
 		if e, ok := errors.AsType[*problem.Error](cannot); !ok || e.Kind == problem.Unavailable {
 			return Outcome{}, cannot
@@ -428,15 +441,19 @@ func (gate *Gate) queue(ctx context.Context, tx Store, a *catalog.Action, call c
 	if ttl <= 0 {
 		ttl = access.DefaultApprovalTTL
 	}
+	resource, verb := a.About(call.Input)
 	p := Approval{
 		ID: typeid.NewID("apr"), Workspace: g.Workspace.ID, Status: Pending, Execution: NotExecuted,
-		Action: a.Name, Resource: a.Resource, Verb: a.Verb, TargetID: target.ID, TargetVer: target.Version, Title: target.Title,
+		Action: a.Name, Resource: resource, Verb: verb, TargetID: target.ID, TargetVer: target.Version, Title: target.Title,
 		Base: preview.Before, Input: call.Input.Pin(preview.Pinned), Reason: call.Input.Reason,
-		Request: in.Request, By: g.Principal, Parent: g.Parent, Decider: g.DeciderOf(a.Resource, a.Verb), Asked: 1,
+		Request: in.Request, By: g.Principal, Parent: g.Parent, Decider: g.DeciderOf(resource, verb), Asked: 1,
 		CreatedAt: call.Now, ExpiresAt: call.Now.Add(ttl),
 		DedupeKey: dedupeKey(a, call, in),
 	}
-	if a.PeopleDecide {
+	switch {
+	case a.Lends():
+		p.DedupeKey = digest(p.DedupeKey, last)
+	case a.PeopleDecide:
 		p.Decider = access.DeciderAdmin
 	}
 	p.Digest = p.digest()
@@ -466,7 +483,7 @@ func (gate *Gate) queue(ctx context.Context, tx Store, a *catalog.Action, call c
 		return Outcome{}, err
 	}
 	e := gate.entry(ctx, p.Workspace, g.Principal, audit.ActionQueued, call.Now)
-	e.Action, e.Resource, e.Target, e.Level, e.Approval, e.Door = a.Name, a.Resource, target.ID, access.Queue.String(), p.ID, in.Request.Door
+	e.Action, e.Resource, e.Target, e.Level, e.Approval, e.Door = a.Name, p.Resource, target.ID, access.Queue.String(), p.ID, in.Request.Door
 	return Outcome{Approval: &stored, Created: true}, tx.Audit(ctx, e)
 }
 

@@ -55,6 +55,8 @@ var LoanTimes = []time.Duration{15 * time.Minute, time.Hour, 8 * time.Hour}
 // A LoanQuery selects loans. Its zero members mean any.
 type LoanQuery struct {
 	Credential string
+	Resource   string
+	Verb       string
 	InForceAt  time.Time // only those that lend at that time
 	Before     string    // only loans made before the one with this id
 	Limit      int
@@ -84,75 +86,62 @@ func (gate *Gate) Lend(ctx context.Context, g access.Grant, approval string, las
 		if err := gate.lendable(ctx, tx, g, a); err != nil {
 			return err
 		}
-		if err := gate.replaceLoan(ctx, tx, g, a); err != nil {
-			return err
-		}
-		l = Loan{ID: typeid.NewID("loan"), Workspace: g.Workspace.ID, Credential: a.By.ID, Client: a.By.Client, Name: a.By.Name, Resource: a.Resource,
-			Verb: a.Verb, VerbName: a.Verb.String(), Approval: a.ID, By: g.Principal, LentBy: who(g.Principal), CreatedAt: now, ExpiresAt: now.Add(lasts), Remaining: LoanUses}
-		if err := tx.CreateLoan(ctx, l); err != nil {
-			return err
-		}
-		return gate.auditLoan(ctx, tx, l, audit.LoanMade, g.Principal, map[string]any{"expires_at": l.ExpiresAt, "uses": l.Remaining, "approval": a.ID})
+		l, err = gate.makeLoan(ctx, tx, Loan{Workspace: g.Workspace.ID, Resource: a.Resource, Verb: a.Verb, Approval: a.ID, By: g.Principal,
+			CreatedAt: now, ExpiresAt: now.Add(lasts)}, a.By)
+		return err
 	})
 	return l, err
 }
 
-// replaceLoan ends the loan that the credential of a has of the same, so that
-// lending twice lends no more uses than once.
-func (gate *Gate) replaceLoan(ctx context.Context, tx Store, g access.Grant, a Approval) error {
-	now := gate.now()
-	loans, err := tx.Loans(ctx, g.Workspace.ID, LoanQuery{Credential: a.By.ID, InForceAt: now, Limit: manyLoans})
+// makeLoan lends l to the principal, in place of what it has of the same: lending
+// twice lends no more uses than once.
+func (gate *Gate) makeLoan(ctx context.Context, tx Store, l Loan, to access.Principal) (Loan, error) {
+	l.ID, l.Credential, l.Client, l.Name = typeid.NewID("loan"), to.ID, to.Client, to.Name
+	l.VerbName, l.LentBy, l.Remaining = l.Verb.String(), who(l.By), LoanUses
+	before, err := tx.Loans(ctx, l.Workspace, LoanQuery{Credential: l.Credential, Resource: l.Resource, Verb: l.VerbName, InForceAt: l.CreatedAt, Limit: 1})
 	if err != nil {
-		return err
+		return l, err
 	}
-	for _, l := range loans {
-		if l.Resource != a.Resource || l.Verb != a.Verb {
-			continue
-		}
-		ended, err := tx.EndLoans(ctx, g.Workspace.ID, "", l.ID, "lent anew", now)
+	for _, b := range before {
+		ended, err := tx.EndLoans(ctx, l.Workspace, "", b.ID, "lent anew", l.CreatedAt)
 		if err != nil {
-			return err
+			return l, err
 		}
-		if err := gate.auditEnds(ctx, tx, ended, g.Principal); err != nil {
-			return err
+		if err := gate.auditEnds(ctx, tx, ended, l.By); err != nil {
+			return l, err
 		}
 	}
-	return nil
+	if err := tx.CreateLoan(ctx, l); err != nil {
+		return l, err
+	}
+	return l, gate.auditLoan(ctx, tx, l, audit.LoanMade, l.By, map[string]any{"expires_at": l.ExpiresAt, "uses": l.Remaining, "approval": l.Approval})
 }
 
-// manyLoans is more than a credential can have in force, one for each verb of
-// each resource.
-const manyLoans = 1000
+// notYours refuses what the lender may not do at once themselves.
+var notYours = problem.Errorf(problem.InsufficientScope, "you may not do this yourself, so you cannot lend it").WithFix("Ask an admin of the workspace.")
 
 // lendable refuses what cannot be lent.
 func (gate *Gate) lendable(ctx context.Context, tx Store, g access.Grant, a Approval) error {
-	refuse := func(why, fix string) error {
-		return problem.Errorf(problem.Conflict, "%s of %s cannot be lent: %s", a.Verb, a.Resource, why).WithFix("%s", fix)
+	if err := gate.Catalog.Lendable(g.Workspace, a.Resource, a.Verb); err != nil {
+		return err
 	}
-	const one = "Decide each request for itself."
-	r, ok := gate.Catalog.Resource(a.Resource)
-	switch {
-	case !ok:
-		return refuse("there is no such resource any more", one)
-	case r.Group == catalog.AdminOnly:
-		return refuse("it belongs to the group Admin Only", one)
-	case g.Workspace.AlwaysAsks(a.Resource, a.Verb):
-		return refuse("the workspace marks it as always asking", one)
-	case needed(g) > 1 || g.Workspace.Settings.FourEyes:
-		return refuse("in this workspace two people decide", one)
-	case g.Decide(a.Resource, a.Verb) != access.Run:
-		return problem.Errorf(problem.InsufficientScope, "you may not do this yourself, so you cannot lend it").WithFix("Ask an admin of the workspace.")
+	if g.Decide(a.Resource, a.Verb) != access.Run {
+		return notYours
 	}
 	action, err := gate.action(a)
 	if err != nil {
 		return err
+	}
+	if action.Lends() {
+		return problem.Errorf(problem.Conflict, "this asks for a loan itself").WithFix("Approve it: that lends what it asks for.")
 	}
 	call, err := gate.callOf(ctx, tx, a, action, nil, gate.now())
 	if err != nil {
 		return err
 	}
 	if action.Level(call.Grant) != access.Queue {
-		return refuse("the credential does not have to ask for it any more", one)
+		return problem.Errorf(problem.Conflict, "%s of %s cannot be lent: the credential does not have to ask for it any more", a.Verb, a.Resource).
+			WithFix("Decide each request for itself.")
 	}
 	return nil
 }

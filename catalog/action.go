@@ -14,7 +14,7 @@ import (
 // it, so that none of them can say something else than the others.
 type Action struct {
 	Name        string      // also the tool's name: create_contact
-	Resource    string      // whose rung decides: contacts; "" for the search across resources, see Level
+	Resource    string      // whose rung decides: contacts; "" for the search across resources and for asking for a loan, see Level
 	Verb        access.Verb // what it does to the resource
 	Op          Op
 	Title       string // for people: "Create contact"
@@ -28,19 +28,21 @@ type Action struct {
 
 	// PeopleDecide marks what decides over people: whatever a credential holds,
 	// it waits, and only people decide it. A credential that could add people
-	// could log in as one of them, and decide what it has asked for itself.
+	// could log in as one of them, and decide what it has asked for itself. Loans
+	// are asked for in the same way: only people lend what was asked for.
 	PeopleDecide bool
 
 	Input  Schema // of the input, with id and reason where they apply
 	Output Schema // of the result
 
-	resource *Resource // nil for the search across resources
-	readable []string  // the resources that count if Resource is ""
-	fields   []Field   // of the input, in the order of the schema
-	refused  []refusal // members that the input cannot have, and why
-	reason   bool      // the input may hold the caller's reason
-	own      bool      // it is only about what the caller's own credential has made
-	code     bool      // a service plans it
+	resource *Resource   // nil for the search across resources
+	readable []string    // the resources that count if Resource is ""
+	fields   []Field     // of the input, in the order of the schema
+	refused  []refusal   // members that the input cannot have, and why
+	reason   string      // the member of the input that holds the caller's reason, "" if none does
+	lends    []*Resource // what it asks to be lent is of one of these; nil for all other actions
+	own      bool        // it is only about what the caller's own credential has made
+	code     bool        // a service plans it
 	plan     planner
 }
 
@@ -124,9 +126,10 @@ func (a *Action) run(ctx context.Context, s Store, c Call) (plan, Result, error)
 	return p, result, err
 }
 
-// Level returns how far the grant lets the action go. An action without a
-// resource, the search across resources, is allowed if any resource may be
-// read; it then leaves out what the grant may not read.
+// Level returns how far the grant lets the action go. Of the actions without a
+// resource, the search across resources is allowed if any resource may be read,
+// and leaves out what the grant may not read; a loan may be asked for if anything
+// but reading is allowed.
 func (a *Action) Level(g access.Grant) access.Level {
 	if a.own {
 		for _, v := range a.resource.Ladder.Verbs() {
@@ -143,11 +146,27 @@ func (a *Action) Level(g access.Grant) access.Level {
 		}
 		return l
 	}
+	if a.Lends() {
+		return a.asks(g)
+	}
 	level := access.Deny
 	for _, r := range a.readable {
 		level = max(level, g.Decide(r, a.Verb))
 	}
 	return level
+}
+
+// asks returns how far the action that asks for a loan goes: it waits, for who
+// does anything but read.
+func (a *Action) asks(g access.Grant) access.Level {
+	for _, r := range a.lends {
+		for _, v := range r.Ladder.Verbs() {
+			if v != access.Read && g.Decide(r.Name, v) != access.Deny {
+				return access.Queue
+			}
+		}
+	}
+	return access.Deny
 }
 
 // Scope returns the lowest scope that allows the action, if only after

@@ -68,21 +68,22 @@ func (a *Action) Decode(id string, raw json.RawMessage) (Input, error) {
 			case !ok:
 				continue
 			case n != nil:
-				switch {
-				case a.reason && f.Name == "reason":
+				switch f.Name {
+				case a.reason:
 					in.Reason = n.(string)
-				case f.Name == "dry_run":
+				case "dry_run":
 					in.DryRun = n.(bool)
 				default:
 					in.Values[f.Name] = n
 				}
 				continue
-			case a.Op == OpUpdate && !meta(f.Name) && !(a.reason && f.Name == "reason"):
+			case a.Op == OpUpdate && !meta(f.Name) && f.Name != a.reason:
 				in.Values[f.Name] = nil
 				continue
 			}
 		}
 		switch {
+		case f.Required && !has && f.Name == a.reason: // see MustSay
 		case f.Required && has:
 			fs.add(f, f.Name, v, "")
 		case f.Required:

@@ -81,7 +81,7 @@ type Field struct {
 	Secret      bool     // masked wherever it is shown
 	Ref         string   // the resource that a ref points to
 	Choices     string   // "ref.list": the names in that list of the record that ref points to
-	Enum        []string // the words of an enum
+	Enum        []string // the words of an enum; of an integer, the only values that it takes
 	Default     any      // normalized, nil if there is none
 	Min, Max    int64    // bounds of the number, or of the length or count
 	Fields      []Field  // of a list's items
@@ -91,6 +91,7 @@ type Field struct {
 	choice *choice   // what Choices names
 	filled bool      // it may be absent but not empty, as a filter, or a required field in an update
 	bare   bool      // the schema leaves lengths out, as for filters
+	terse  bool      // the schema leaves the words out
 	null   bool      // null is taken, as "absent" or "clear"
 	told   bool      // many actions have it, and the MCP server's instructions tell what it is
 }
@@ -164,10 +165,11 @@ func (f *Field) scalar(v any) (n any, fix string, ok bool) {
 		return b, "", ok
 	case TypeInteger, TypeMoney:
 		i, ok := integer(v)
-		if !ok || i < f.Min || i > f.Max {
+		word := strconv.FormatInt(i, 10)
+		if !ok || i < f.Min || i > f.Max || f.Enum != nil && !slices.Contains(f.Enum, word) {
 			return nil, "", false
 		}
-		return json.Number(strconv.FormatInt(i, 10)), "", true
+		return json.Number(word), "", true
 	case TypeNumber:
 		l, ok := v.(json.Number)
 		if !ok {
@@ -342,6 +344,9 @@ func (f *Field) expected() string {
 	case TypeURL:
 		return `a web address such as "https://example.com"`
 	case TypeInteger:
+		if f.Enum != nil {
+			return "one of the integers " + strings.Join(f.Enum, ", ")
+		}
 		return "an integer" + f.bounds()
 	case TypeNumber:
 		return "a number" + f.bounds()

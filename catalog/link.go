@@ -41,6 +41,7 @@ func (l *loader) link(c *Catalog) {
 			l.add(c, routes, r.at, a)
 		}
 	}
+	l.add(c, routes, position{}, accessAction(c))
 	l.add(c, routes, position{}, searchAction(c))
 }
 
@@ -226,7 +227,9 @@ func (a *Action) addMeta() {
 	if !slices.ContainsFunc(a.fields, func(f Field) bool { return f.Name == "reason" }) {
 		a.fields = append(a.fields, Field{Name: "reason", Type: TypeText, Max: maxReason, null: true, told: true,
 			Description: "Why; the approver sees it."})
-		a.reason = true
+		a.reason = "reason"
 	}
-	a.fields = append(a.fields, Field{Name: "dry_run", Type: TypeBoolean})
+	a.fields = append(a.fields, dryRunField())
 }
+
+func dryRunField() Field { return Field{Name: "dry_run", Type: TypeBoolean} }

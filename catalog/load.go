@@ -302,7 +302,7 @@ var (
 // takenPrefixes the id prefixes.
 var (
 	// Events are named after resources, and those of the program after approval and webhook.
-	takenNames    = []string{"approvals", "approval", "webhook", "keys", "me", "clients", "grants", "deliveries", "audit", "search"}
+	takenNames    = []string{"approvals", "approval", "webhook", "keys", "me", "clients", "grants", "deliveries", "audit", "search", "access"}
 	takenPrefixes = []string{"apr", "key", "ws", "wh", "usr", "cli", "gra", "del", "dlv", "job", "req", "aud", "ses", "inv", "msg", "whsec", "whs", "tp", "int"}
 	// takenFields are the members of records and of list inputs that every
 	// resource has.

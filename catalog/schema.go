@@ -114,6 +114,12 @@ func (f *Field) schema() *schema {
 	case TypeDateTime:
 		s.Format = "date-time"
 	case TypeInteger, TypeNumber, TypeMoney:
+		if f.Enum != nil {
+			for _, w := range f.Enum {
+				s.Enum = append(s.Enum, json.Number(w))
+			}
+			break
+		}
 		if f.Min > -maxSafe {
 			s.Minimum = &f.Min
 		}
@@ -121,6 +127,9 @@ func (f *Field) schema() *schema {
 			s.Maximum = &f.Max
 		}
 	case TypeEnum:
+		if f.terse {
+			break
+		}
 		for _, w := range f.Enum {
 			s.Enum = append(s.Enum, w)
 		}
@@ -243,7 +252,7 @@ func ToolInput(a *Action, waits bool) Schema {
 	}
 	for i := range a.fields {
 		f := &a.fields[i]
-		if a.reason && f.Name == "reason" && !waits {
+		if f.told && f.Name == a.reason && !waits {
 			continue
 		}
 		s.Properties = append(s.Properties, property{f.Name, f.short(a.Op == OpUpdate)})
@@ -274,15 +283,19 @@ func (f *Field) short(repeated bool) *schema {
 		s.Format = "date"
 	case TypeDateTime:
 		s.Format = "date-time"
+	case TypeInteger:
+		for _, w := range f.Enum {
+			s.Enum = append(s.Enum, json.Number(w))
+		}
 	case TypeEnum:
+		if f.terse {
+			break
+		}
 		for _, w := range f.Enum {
 			s.Enum = append(s.Enum, w)
 		}
 	case TypeTags:
 		s.Items = &schema{Type: "string"}
-		for _, w := range f.Enum {
-			s.Items.Enum = append(s.Items.Enum, w)
-		}
 	case TypeList:
 		s.Items = &schema{Type: "object"}
 		for i := range f.Fields {
@@ -308,7 +321,7 @@ func ordersOf(orders []string) string {
 			names = append(names, o)
 		}
 	}
-	return strings.Join(names, ", ") + "; -name descends"
+	return strings.Join(names, ", ") + "; - descends"
 }
 
 // article returns the noun with its indefinite article.

@@ -28,7 +28,7 @@ func searchAction(c *Catalog) *Action {
 		Output: (&schema{Type: "array", Items: hit}).encode(),
 		fields: []Field{
 			{Name: "query", Type: TypeString, Required: true, Max: maxString},
-			{Name: "resources", Type: TypeTags, Enum: names, Max: maxTags, null: true, Description: "Only these kinds."},
+			{Name: "resources", Type: TypeTags, Enum: names, Max: maxTags, null: true, Description: "Only these, as in contacts."},
 			limitField(),
 		},
 		readable: names}

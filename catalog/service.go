@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -62,8 +63,9 @@ func (c *Catalog) Bind(services map[string]Service) (*Catalog, error) {
 	wanted := map[string]bool{}
 	for _, a := range c.actions {
 		if a.code {
-			wanted[a.Resource] = true
-			serve, ok := services[a.Resource]
+			name := cmp.Or(a.Resource, a.Name)
+			wanted[name] = true
+			serve, ok := services[name]
 			if !ok {
 				return nil, fmt.Errorf("the action %s has no service", a.Name)
 			}

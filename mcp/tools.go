@@ -54,7 +54,7 @@ func (s *Server) addTools(m *server.MCPServer) error {
 		if err := s.addTool(m, t); err != nil {
 			return err
 		}
-		if name := toolsetOf(a); !slices.Contains(s.toolsets, name) {
+		if name := toolsetOf(a); !a.Lends() && !slices.Contains(s.toolsets, name) {
 			s.toolsets = append(s.toolsets, name)
 		}
 	}
@@ -183,7 +183,7 @@ func rung(a *catalog.Action, l access.Level) string {
 }
 
 // level returns how far the caller may go with the tool. What its URL does not
-// select is denied. The tools about approvals are for everybody: rights may
+// select is denied, except asking for a loan. The tools about approvals are for everybody: rights may
 // have changed since something was asked for.
 func (s *Server) level(g access.Grant, sel selection, t *tool) access.Level {
 	switch {
@@ -191,7 +191,7 @@ func (s *Server) level(g access.Grant, sel selection, t *tool) access.Level {
 		return access.Deny
 	case t.action == nil:
 		return access.Run
-	case sel.toolsets != nil && !slices.Contains(sel.toolsets, toolsetOf(t.action)):
+	case sel.toolsets != nil && !slices.Contains(sel.toolsets, toolsetOf(t.action)) && !t.action.Lends():
 		return access.Deny
 	}
 	return t.action.Level(g)

@@ -29,7 +29,7 @@ func (s *Server) approvalTools() []*tool {
 	const id = `"id":{"type":"string","description":"apr_…"}`
 	return []*tool{
 		plainTool("get_approval", "Get approval",
-			"Tells how an approval stands: pending, executed (with the result), executed with edits, rejected (with the reason), expired, withdrawn or failed.",
+			"Tells how an approval stands: pending, executed (with the result), rejected (with the reason), expired, withdrawn, failed.",
 			`{"type":"object","properties":{`+id+`},"required":["id"]}`, annotations("Get approval", true, false, true, false), s.getApproval),
 		plainTool("list_my_approvals", "List my approvals",
 			"Lists what you have asked for that had to wait for approval, newest first, and how it stands.",

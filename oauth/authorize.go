@@ -332,21 +332,28 @@ func (s *Server) renew(ctx context.Context, tx Store, o Offer) (Offer, error) {
 	return s.offer(ctx, tx, req, o.Workspace, o.User)
 }
 
+// Granted returns what the client is granted if the user chooses these scopes:
+// what it did not ask for now is not what this consent is about, and stays.
+func (o Offer) Granted(chosen []access.Scope) []access.Scope {
+	scopes := slices.Clone(chosen)
+	if o.Request.Coarse || o.Grant == nil {
+		return scopes
+	}
+	for _, sc := range o.Grant.Scopes {
+		if !slices.ContainsFunc(o.Request.Scopes, func(asked access.Scope) bool { return asked.Resource == sc.Resource }) {
+			scopes = append(scopes, sc)
+		}
+	}
+	return scopes
+}
+
 // allow stores the consent and its code.
 func (s *Server) allow(ctx context.Context, tx Store, o Offer, chosen []access.Scope) (string, error) {
 	if err := s.connect(ctx, tx, o); err != nil {
 		return "", err
 	}
 	req, now := o.Request, s.Now()
-	scopes := slices.Clone(chosen)
-	if !req.Coarse && o.Grant != nil {
-		// What the client did not ask for now is not what this consent is about.
-		for _, sc := range o.Grant.Scopes {
-			if !slices.ContainsFunc(req.Scopes, func(asked access.Scope) bool { return asked.Resource == sc.Resource }) {
-				scopes = append(scopes, sc)
-			}
-		}
-	}
+	scopes := o.Granted(chosen)
 	g, err := tx.SaveGrant(ctx, Grant{ID: typeid.NewID("grt"), Workspace: o.Workspace.ID, Client: req.Client.ID, ClientName: req.Client.Name,
 		User: o.User.ID, UserEmail: o.User.Email, UserName: o.User.Name, Scopes: scopes, ClientDigest: req.Client.Document.Digest,
 		CreatedAt: now, ConsentedAt: now})

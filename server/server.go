@@ -98,13 +98,15 @@ func New(ctx context.Context, db *storage.DB, key secret.Key, cat *catalog.Catal
 	s.Messages = &messages.Carrier{Store: db, InTx: storage.InTx[messages.Store](db), Accounts: s.Accounts, Mail: s.Mail, BaseURL: c.BaseURL, Now: c.Now}
 	services := s.Desk.Services()
 	maps.Copy(services, s.Messages.Services())
+	s.Gate = &approvals.Gate{} // whose service is bound before it is complete
+	services[catalog.RequestAccess] = s.Gate.RequestAccess
 	if cat, err = cat.Bind(services); err != nil {
 		return nil, err
 	}
 	s.Catalog = cat
 	outgoing := s.Desk.Outgoing()
 	maps.Copy(outgoing, s.Messages.Outgoing())
-	s.Gate = &approvals.Gate{Store: db, InTx: storage.InTx[approvals.Store](db), Watch: db.Watch, Catalog: cat,
+	*s.Gate = approvals.Gate{Store: db, InTx: storage.InTx[approvals.Store](db), Watch: db.Watch, Catalog: cat,
 		Webhooks: s.Webhooks, Now: c.Now, BaseURL: c.BaseURL, Lookups: s.Desk.Lookups(), Outgoing: outgoing}
 	s.Desk.Catalog, s.Desk.Gate = cat, s.Gate
 	s.Messages.Catalog, s.Messages.Gate = cat, s.Gate

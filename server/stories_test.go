@@ -191,6 +191,67 @@ func TestLoanOnPages(t *testing.T) {
 	})
 }
 
+// An agent asks for a loan, a person lends for a shorter time, and it ends by
+// itself: with its uses, and with its time.
+func TestLoanRequestOnPages(t *testing.T) {
+	storagetest.EachURL(t, func(t *testing.T, db string) {
+		s := servertest.New(t, db, servertest.Options{Work: true})
+		addAdmin(t, s)
+		addPerson(t, s, "priya@example.com", "Priya Nair")
+		b := browsertest.New(t)
+		ask := func(token, resource string) string {
+			t.Helper()
+			status, text := call(t, s, token, "request_access", `{"resource":"`+resource+`","verb":"write","minutes":480,"why":"300 contacts are to be cleaned."}`)
+			id := regexp.MustCompile(`apr_\w+`).FindString(text)
+			if status != 200 || id == "" || !strings.Contains(text, "pending_approval") {
+				t.Fatalf("asked for a loan: got %d %s, want an approval", status, text)
+			}
+			return id
+		}
+		id := ask(s.Agent, "contacts")
+		s.Do("POST", "/v1/contacts", s.Agent, `{"first_name":"Early"}`).Want(t, 202)
+		logIn(b, s, "robin@example.com", inbox+"&approval="+id)
+		if got := b.Text("#card"); !strings.Contains(got, "Lend “write of contacts”") || !strings.Contains(got, "create_contact, update_contact") ||
+			!strings.Contains(got, "25") || !strings.Contains(got, "480") || !strings.Contains(got, "300 contacts are to be cleaned.") || strings.Contains(got, "Edit") && !strings.Contains(got, "Lend a") {
+			t.Errorf("the card says %q", got)
+		}
+		b.Look("card-loan")
+		b.Do(chromedp.KeyEvent("e"), browsertest.See("select[name='v.minutes']"))
+		if got := b.Text("main"); strings.Contains(got, "Verb") || strings.Contains(got, "Why") {
+			t.Errorf("the form to edit says %q, want only the minutes", got)
+		}
+		b.Look("edit-loan")
+		b.Do(choose("v.minutes", "15"))
+		b.Follow("main button.primary")
+		b.Look("card-loan-lent")
+		if got := b.Text("#card"); !strings.Contains(got, "until") || !strings.Contains(got, "Approved with changes, and done") {
+			t.Errorf("the card then says %q", got)
+		}
+		if _, text := call(t, s, s.Agent, "get_approval", `{"id":"`+id+`"}`); !strings.Contains(text, "executed_with_edits") || !strings.Contains(text, `"uses":25`) || !strings.Contains(text, s.Clock.Now().Add(15*time.Minute).UTC().Format("2006-01-02T15:04")) {
+			t.Errorf("the agent is told %s", text)
+		}
+		for i := range 25 {
+			s.Do("POST", "/v1/contacts", s.Agent, fmt.Sprintf(`{"first_name":"N%d"}`, i)).Want(t, 201)
+		}
+		s.Do("POST", "/v1/contacts", s.Agent, `{"first_name":"Over"}`).Want(t, 202)
+		b.Do(browsertest.Open(s.URL+inbox+"&approval="+ask(s.Agent, "contacts")), browsertest.See("#card"), chromedp.KeyEvent("a"), browsertest.See(".notice.good"))
+		s.Do("POST", "/v1/contacts", s.Agent, `{"first_name":"Again"}`).Want(t, 201)
+		s.Clock.Advance(8*time.Hour + time.Second)
+		s.Do("POST", "/v1/contacts", s.Agent, `{"first_name":"Late"}`).Want(t, 202)
+
+		// A member lends to their own app what only their own consent holds back.
+		member := browsertest.New(t)
+		logIn(member, s, "priya@example.com", "/connections")
+		token, _ := newApp(t, s, "Mailbot").connect(t, s, member)
+		own := ask(token, "contacts")
+		member.Do(browsertest.Open(s.URL+inbox+"&approval="+own), browsertest.See("#card"), chromedp.KeyEvent("a"), browsertest.See(".notice.good"))
+		if status, text := call(t, s, token, "create_contact", `{"first_name":"Grace"}`); status != 200 || !strings.Contains(text, `"executed"`) {
+			t.Errorf("lent: got %d %s", status, text)
+		}
+		b.Behaved(s.URL + "/")
+	})
+}
+
 // A member connects an app, an admin narrows it, the member decides what it asks
 // for then, and the admin ends it.
 func TestAppOnPages(t *testing.T) {

@@ -687,6 +687,57 @@ func (db *DB) LastUse(ctx context.Context, workspace, user string) (access.LastU
 	return use, name, err
 }
 
+// decided are the outcomes of calls that were decided about; see
+// [access.PastCalls].
+const decided = `outcome IN ('ok', 'queued', 'denied')`
+
+// PastCalls returns the calls of the credential since the given hour, by action.
+func (db *DB) PastCalls(ctx context.Context, workspace, credential string, since time.Time) ([]access.PastCalls, error) {
+	return db.pastCalls(ctx, `SELECT '', '', 0, action, SUM(n) FROM key_usage
+		WHERE workspace = $1 AND credential = $2 AND hour >= $3 AND `+decided+` GROUP BY action ORDER BY action`, workspace, credential, ms(since))
+}
+
+// PastCallsOfClient returns the calls of the client's grants that are in force,
+// of the given number of those that were used last, since the given hour, by
+// action and by what their users have granted and are.
+func (db *DB) PastCallsOfClient(ctx context.Context, workspace, client string, since time.Time, most int) ([]access.PastCalls, error) {
+	// CROSS JOIN has SQLite begin with the grants; otherwise it reads the usage of
+	// the whole workspace.
+	return db.pastCalls(ctx, `SELECT g.scopes, COALESCE(m.role, ''), CASE WHEN g.user_id = '' THEN 1 ELSE 0 END, u.action, SUM(u.n)
+		FROM (SELECT k.credential, k.action, SUM(k.n) AS n
+				FROM (SELECT workspace, id FROM oauth_grants
+					WHERE workspace = $1 AND client = $2 AND revoked = 0 ORDER BY last_used DESC, id LIMIT $4) l
+				CROSS JOIN key_usage k
+				WHERE k.workspace = l.workspace AND k.credential = l.id AND k.hour >= $3 AND k.`+decided+`
+				GROUP BY k.credential, k.action) u
+			JOIN oauth_grants g ON g.id = u.credential
+			LEFT JOIN members m ON m.workspace = g.workspace AND m.user_id = g.user_id
+		GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4`, workspace, client, ms(since), most)
+}
+
+func (db *DB) pastCalls(ctx context.Context, query string, args ...any) ([]access.PastCalls, error) {
+	rows, err := db.q.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, fmt.Errorf("past calls: %w", err)
+	}
+	defer rows.Close()
+	var calls []access.PastCalls
+	for rows.Next() {
+		var c access.PastCalls
+		var scopes string
+		var itself int64
+		if err := rows.Scan(&scopes, &c.Role, &itself, &c.Action, &c.N); err != nil {
+			return nil, fmt.Errorf("past calls: %w", err)
+		}
+		if c.Scopes, err = access.ParseScopes(scopes); err != nil {
+			return nil, fmt.Errorf("past calls: %w", err)
+		}
+		c.Itself = itself == 1
+		calls = append(calls, c)
+	}
+	return calls, rows.Err()
+}
+
 // UsageHistory returns the credential's counts since the given hour, oldest
 // first.
 func (db *DB) UsageHistory(ctx context.Context, workspace, credential string, since time.Time) ([]access.Count, error) {

@@ -2,12 +2,14 @@ package storage_test
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"trustpager/access"
+	"trustpager/oauth"
 	"trustpager/problem"
 	"trustpager/storage"
 	"trustpager/storage/storagetest"
@@ -56,6 +58,77 @@ func TestUsageAddsUp(t *testing.T) {
 		must(t, dbs[0].AddUsage(ctx, nil, []access.LastUse{{Workspace: "wsp_1", Credential: "key_0", At: now, Action: "b"}}))
 		if k, err := dbs[0].Key(ctx, "wsp_1", "key_0", false); err != nil || !k.LastUsedAt.Equal(now.Add(time.Second)) || k.LastUsedFor != "a" {
 			t.Errorf("last use: got %v for %q, %v; want the latest", k.LastUsedAt, k.LastUsedFor, err)
+		}
+	})
+}
+
+// Past calls are those that were decided about, by action; of a client, those of
+// its grants that are in force, by what their users have granted and are.
+func TestPastCalls(t *testing.T) {
+	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
+		ctx := t.Context()
+		hour := now.Truncate(time.Hour)
+		workspace(t, db, "wsp_1")
+		must(t, db.CreateClient(ctx, oauth.Client{ID: "cli_1", Workspace: "wsp_1", Origin: oauth.Registered, Name: "App", CreatedAt: now}))
+		must(t, db.CreateClient(ctx, oauth.Client{ID: "cli_2", Workspace: "wsp_1", Origin: oauth.Registered, Name: "Other", CreatedAt: now}))
+		scopes := []access.Scope{{Resource: "contacts", Rung: "write"}}
+		grant := func(id, client, user string, role access.Role) {
+			if user != "" {
+				must(t, db.CreateUser(ctx, access.User{ID: user, Email: user + "@example.com", CreatedAt: now}, ""))
+			}
+			if role != "" {
+				must(t, db.SetMember(ctx, "wsp_1", user, role, now))
+			}
+			g := oauth.Grant{ID: id, Workspace: "wsp_1", Client: client, User: user, Scopes: scopes, CreatedAt: now, ConsentedAt: now}
+			if user == "" {
+				g.Scopes = nil
+			}
+			if _, err := db.SaveGrant(ctx, g); err != nil {
+				t.Fatal(err)
+			}
+		}
+		grant("grt_1", "cli_1", "usr_1", access.Member)
+		grant("grt_2", "cli_1", "usr_2", access.Member)
+		grant("grt_3", "cli_1", "usr_3", access.Owner)
+		grant("grt_4", "cli_1", "", "")
+		grant("grt_5", "cli_1", "usr_5", access.Member)
+		must(t, db.RevokeGrant(ctx, "wsp_1", "grt_5", now))
+		grant("grt_6", "cli_2", "usr_6", access.Member)
+		grant("grt_7", "cli_1", "usr_7", "")
+		var counts []access.Count
+		for i := range 8 {
+			credential := fmt.Sprint("grt_", i)
+			for h, o := range []access.Outcome{access.OutcomeOK, access.OutcomeQueued, access.OutcomeDenied, access.OutcomeInvalid, access.OutcomeLimited, access.OutcomeFailed} {
+				counts = append(counts, access.Count{Workspace: "wsp_1", Credential: credential, Hour: hour.Add(time.Duration(h%2) * time.Hour), Action: "a", Outcome: o, N: 1})
+			}
+			counts = append(counts, access.Count{Workspace: "wsp_1", Credential: credential, Hour: hour, Action: "b", Outcome: access.OutcomeOK, N: 5},
+				access.Count{Workspace: "wsp_1", Credential: credential, Hour: hour.Add(-time.Hour), Action: "b", Outcome: access.OutcomeOK, N: 1000})
+		}
+		must(t, db.AddUsage(ctx, counts, nil))
+		got, err := db.PastCalls(ctx, "wsp_1", "grt_1", hour)
+		if want := []access.PastCalls{{Action: "a", N: 3}, {Action: "b", N: 5}}; err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("of a credential: got %+v, %v; want %+v", got, err, want)
+		}
+		got, err = db.PastCallsOfClient(ctx, "wsp_1", "cli_1", hour, 10)
+		want := []access.PastCalls{{Action: "a", N: 3, Itself: true}, {Action: "b", N: 5, Itself: true},
+			{Action: "a", N: 3, Scopes: scopes}, {Action: "b", N: 5, Scopes: scopes},
+			{Action: "a", N: 6, Scopes: scopes, Role: access.Member}, {Action: "b", N: 10, Scopes: scopes, Role: access.Member},
+			{Action: "a", N: 3, Scopes: scopes, Role: access.Owner}, {Action: "b", N: 5, Scopes: scopes, Role: access.Owner}}
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("of a client: got %+v, %v; want %+v", got, err, want)
+		}
+		must(t, db.AddUsage(ctx, nil, []access.LastUse{{Workspace: "wsp_1", Credential: "grt_3", At: now, Action: "a"}}))
+		got, err = db.PastCallsOfClient(ctx, "wsp_1", "cli_1", hour, 1)
+		if want := want[6:]; err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("of the one that was used last: got %+v, %v; want %+v", got, err, want)
+		}
+		for _, none := range []func() ([]access.PastCalls, error){
+			func() ([]access.PastCalls, error) { return db.PastCalls(ctx, "wsp_1", "grt_9", hour) },
+			func() ([]access.PastCalls, error) { return db.PastCallsOfClient(ctx, "wsp_1", "cli_9", hour, 10) },
+		} {
+			if got, err := none(); err != nil || len(got) != 0 {
+				t.Errorf("of nobody: got %+v, %v", got, err)
+			}
 		}
 	})
 }

@@ -196,6 +196,14 @@ var crossings = map[string]crossing{
 		got, _, err := db.LastUse(ctx, other, "")
 		return seen(err, got.Credential)
 	},
+	"PastCalls": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.PastCalls(ctx, other, w.key.ID, time.Time{})
+		return seen(err, got)
+	},
+	"PastCallsOfClient": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
+		got, err := db.PastCallsOfClient(ctx, other, "cli_1", time.Time{}, 10)
+		return seen(err, got)
+	},
 	"UsageHistory": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
 		got, err := db.UsageHistory(ctx, other, w.key.ID, time.Time{})
 		return seen(err, got)

@@ -92,6 +92,12 @@ func (db *DB) Loans(ctx context.Context, workspace string, q approvals.LoanQuery
 	if q.Credential != "" {
 		add(` AND credential = `, q.Credential)
 	}
+	if q.Resource != "" {
+		add(` AND resource = `, q.Resource)
+	}
+	if q.Verb != "" {
+		add(` AND verb = `, q.Verb)
+	}
 	if !q.InForceAt.IsZero() {
 		query += ` AND ended = 0 AND remaining > 0`
 		add(` AND expires > `, ms(q.InForceAt))

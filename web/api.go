@@ -51,8 +51,11 @@ func isFree(in room) bool { return in.membership.Workspace.Plan == access.Free }
 // faults sorts what is wrong with a form by its fields, of which the form has
 // those that are named. What belongs to none of them is one message.
 func faults(err error, names ...string) (of map[string]string, other string) {
-	e := problem.Of(err)
 	of = map[string]string{}
+	if err == nil {
+		return of, ""
+	}
+	e := problem.Of(err)
 	var rest []string
 	for _, f := range e.Fields {
 		name := ""

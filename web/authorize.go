@@ -1,6 +1,7 @@
 package web
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -127,7 +128,7 @@ func (p *Pages) consent(r *http.Request, me *admin.Person) (answer, error) {
 	if err != nil || then.page != "" || then.location != "" {
 		return then, err
 	}
-	return p.consentPage(q, o, ""), nil
+	return p.consentPage(r.Context(), q, o, "")
 }
 
 // decide takes the person's decision. Everything is checked again: what the
@@ -141,8 +142,11 @@ func (p *Pages) decide(r *http.Request, me *admin.Person) (answer, error) {
 	if err != nil || then.page != "" || then.location != "" {
 		return then, err
 	}
+	if r.PostForm.Get("decision") == "preview" {
+		return p.previewConsent(r, q, o)
+	}
 	if shown := r.PostForm.Get("shown"); shown != "" && shown != fingerprint(o) {
-		return p.consentPage(q, o, "What this page says has changed while you were reading. Look again before you decide."), nil
+		return p.consentPage(r.Context(), q, o, "What this page says has changed while you were reading. Look again before you decide.")
 	}
 	var location string
 	switch r.PostForm.Get("decision") {
@@ -151,7 +155,7 @@ func (p *Pages) decide(r *http.Request, me *admin.Person) (answer, error) {
 	case "deny":
 		location, err = p.OAuth.Deny(r.Context(), o)
 	default:
-		return p.consentPage(q, o, "Nothing is decided yet: choose Allow or Deny."), nil
+		return p.consentPage(r.Context(), q, o, "Nothing is decided yet: choose Allow or Deny.")
 	}
 	if err == nil {
 		return redirect(location), nil
@@ -230,10 +234,11 @@ type consentPage struct {
 	Again     *again // nil at the first consent
 	Notice    string
 
-	Action string
-	Chosen string // workspace
-	Shown  string // fingerprint
-	Choice choice
+	Action   string
+	Chosen   string // workspace
+	Shown    string // fingerprint
+	Choice   choice
+	Forecast *forecast // nil at the first consent
 }
 
 // again is what a repeated consent changes.
@@ -255,7 +260,28 @@ func makerKey(c oauth.Client) string {
 // consentPage asks for consent. It selects what the client asked for if it said
 // so, otherwise what the person had chosen before, otherwise that they are asked
 // before every change.
-func (p *Pages) consentPage(q request, o oauth.Offer, notice string) answer {
+func (p *Pages) consentPage(ctx context.Context, q request, o oauth.Offer, notice string) (answer, error) {
+	selected := p.Catalog.Scopes(catalog.PresetRecommended)
+	switch {
+	case !q.Coarse:
+		selected = q.Scopes
+	case o.Grant != nil:
+		selected = o.Grant.Scopes
+	}
+	return p.consentWith(ctx, q, o, notice, p.offered(o).cut(selected), !q.Coarse)
+}
+
+// previewConsent shows what the form would mean, and decides nothing.
+func (p *Pages) previewConsent(r *http.Request, q request, o oauth.Offer) (answer, error) {
+	a, err := p.consentWith(r.Context(), q, o, "", p.offered(o).scopes(r.PostForm), r.PostForm.Get(presetField) == customPreset)
+	if err != nil {
+		return answer{}, err
+	}
+	return previewed(r, a.data.(consentPage).Forecast, a), nil
+}
+
+// consentWith asks for consent with the scopes selected.
+func (p *Pages) consentWith(ctx context.Context, q request, o oauth.Offer, notice string, selected []access.Scope, custom bool) (answer, error) {
 	c := q.Client
 	page := consentPage{
 		Client: c.Name, Workspace: o.Workspace.Name, Who: q.who(o.User.Role),
@@ -267,20 +293,16 @@ func (p *Pages) consentPage(q request, o oauth.Offer, notice string) answer {
 		page.Other = q.here("")
 	}
 	b := p.offered(o)
-	selected := p.Catalog.Scopes(catalog.PresetRecommended)
-	switch {
-	case !q.Coarse:
-		selected = q.Scopes
-	case o.Grant != nil:
-		selected = o.Grant.Scopes
+	page.Choice = b.choice(selected, custom)
+	var err error
+	if page.Forecast, err = p.consentForecast(ctx, q, o, selected); err != nil {
+		return answer{}, err
 	}
-	selected = b.cut(selected)
-	page.Choice = b.choice(selected, !q.Coarse)
 	if o.Grant != nil {
 		page.Again = &again{momentOf(o.Grant.ConsentedAt, p.Now(), o.Workspace.TimeZone), b.changes(o.Grant.Scopes, selected, q.Scopes), !q.Coarse}
 	}
 	title := "Connect " + visibleText(c.Name) + " to " + visibleText(o.Workspace.Name)
-	return answer{page: "consent.html", title: title, data: page, forms: formSources(q.RedirectURI)}
+	return answer{page: "consent.html", title: title, data: page, forms: formSources(q.RedirectURI)}, nil
 }
 
 // documentHost returns the host of the metadata document that the client is

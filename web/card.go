@@ -23,6 +23,7 @@ import (
 type card struct {
 	ID, Action, Object string
 	Fact               string // the title: what is to be done, and to what
+	Yes                string // what approving does, in a word
 	Who, Via           string // who asks, and through what
 	Tool               string
 	Made, Expires      *moment
@@ -99,7 +100,10 @@ func (p *Pages) card(in room, c approvals.Card, l listQuery, deciders []access.U
 	if v.Object == "" {
 		v.Object = c.TargetID
 	}
-	v.Fact = v.Action
+	v.Fact, v.Yes = v.Action, "Approve"
+	if a, ok := p.Catalog.Find(c.Action); ok && a.Lends() {
+		v.Fact, v.Yes = "Lend", "Lend"
+	}
 	if v.Object != "" {
 		v.Fact += " “" + visibleText(v.Object) + "”"
 	}

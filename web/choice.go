@@ -182,6 +182,7 @@ func (b bounds) ladder(r *catalog.Resource, at access.Position) ladder {
 		if p.Levels().Within(most) {
 			s := step{Value: p.Name, Title: p.Title, Asks: p.Asks, Checked: p.Name == at.Name || at.Name == "" && i == 0, Presets: b.presetsOf(r, p)}
 			s.Tools, s.Waits = countTools(b.catalog.ActionsOf(r.Name), access.Grant{Workspace: b.workspace, Rights: access.RightsOf(p.Scopes(r.Name))})
+			s.Acts = slices.ContainsFunc(r.Ladder.Verbs(), func(v access.Verb) bool { return v != access.Read && p.Levels()[v] > access.Deny })
 			l.Steps = append(l.Steps, s)
 		}
 	}

@@ -116,6 +116,7 @@ type clientForm struct {
 	Public, Itself    tick
 	Choice            choice
 	Tools             toolCount
+	Forecast          *forecast // nil for a new client
 	Rules             []string
 	Limits            []field
 	Hook              field
@@ -176,11 +177,17 @@ func (p *Pages) clientInput(r *http.Request, in room, registers bool, hook *webh
 
 // refused shows the form again with what was sent and what is wrong with it.
 func (f clientForm) refused(p *Pages, in room, form url.Values, err error) clientForm {
-	wrong, other := faults(err, "name", "redirect_uris", "client_credentials", perMinuteField, perDayField, "webhook_url")
-	f.Error = strings.TrimSpace(other + " " + wrong["client_credentials"])
+	f = f.sent(p, in, form, err)
 	if f.Error == "" {
 		f.Error = "Nothing is saved yet: correct what is marked."
 	}
+	return f
+}
+
+// sent returns the form with what was sent, and with what is wrong with it.
+func (f clientForm) sent(p *Pages, in room, form url.Values, err error) clientForm {
+	wrong, other := faults(err, "name", "redirect_uris", "client_credentials", perMinuteField, perDayField, "webhook_url")
+	f.Error = strings.TrimSpace(other + " " + wrong["client_credentials"])
 	f.Name.Value, f.Name.Error = form.Get("name"), wrong["name"]
 	f.Redirects.Value, f.Redirects.Error = form.Get("redirect_uris"), wrong["redirect_uris"]
 	f.Public.Checked, f.Itself.Checked = form.Get("public") == "yes", form.Get("client_credentials") == "yes"
@@ -281,8 +288,9 @@ func (p *Pages) client(r *http.Request, in room) (answer, error) {
 	page := p.clientPage(in, c.Client, c.Policy, hook)
 	if r.URL.Query().Get("tab") != "tokens" {
 		f := p.newClientForm(in, c.Client, c.Policy, hook)
+		f.Forecast, err = p.clientForecast(r.Context(), in, c.Client.ID, c.Policy.Ceiling)
 		page.Form = &f
-		return page.page(http.StatusOK), nil
+		return page.page(http.StatusOK), err
 	}
 	page.Tabs[0].Here, page.Tabs[1].Here = false, true
 	grants, err := p.Admin.Grants(r.Context(), in.grant, oauth.GrantQuery{Client: c.Client.ID, Before: r.URL.Query().Get("before"), Limit: keysOnPage + 1})
@@ -336,6 +344,10 @@ func (p *Pages) updateClient(r *http.Request, in room) (answer, error) {
 		}
 		page := p.clientPage(in, c.Client, c.Policy, hook)
 		f := p.newClientForm(in, c.Client, c.Policy, hook).refused(p, in, r.PostForm, err)
+		var ferr error
+		if f.Forecast, ferr = p.clientForecast(r.Context(), in, c.Client.ID, p.keyBounds(in).scopes(r.PostForm)); ferr != nil {
+			return answer{}, ferr
+		}
 		page.Form = &f
 		return page.page(http.StatusUnprocessableEntity), nil
 	}
@@ -416,6 +428,7 @@ type tokenPage struct {
 	tokenRow
 	Client, Back, Action string
 	Choice               choice
+	Forecast             *forecast
 }
 
 // narrowing returns the bounds within which an admin changes a user's grant:
@@ -437,13 +450,35 @@ func (p *Pages) token(r *http.Request, in room) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	c := b.choice(g.Scopes, false)
+	return p.tokenPage(r, in, g, b, g.Scopes, false)
+}
+
+// tokenPage shows a user's grant with the scopes selected.
+func (p *Pages) tokenPage(r *http.Request, in room, g oauth.Grant, b bounds, selected []access.Scope, custom bool) (answer, error) {
+	c := b.choice(selected, custom)
 	for i, r := range c.Presets {
 		c.Presets[i].Title = keyPresets[r.Value].Title // what it says is of what is left of it
 	}
 	page := tokenPage{tokenRow: p.tokenRow(g, oauth.Policy{Ceiling: g.Scopes}, in), Client: g.ClientName, Back: clientPath(g.Client) + "?tab=tokens",
 		Action: apiPath + "/grants/" + g.ID, Choice: c}
+	var err error
+	if page.Forecast, err = p.grantForecast(r.Context(), in.grant, g.ID, selected, page.Action); err != nil {
+		return answer{}, err
+	}
 	return answer{page: "token.html", title: visibleText(g.ClientName) + " for " + page.User, data: page}, nil
+}
+
+// previewToken shows what the form would mean, and saves nothing.
+func (p *Pages) previewToken(r *http.Request, in room) (answer, error) {
+	g, b, err := p.narrowing(r, in)
+	if err != nil {
+		return answer{}, err
+	}
+	a, err := p.tokenPage(r, in, g, b, b.scopes(r.PostForm), r.PostForm.Get(presetField) == customPreset)
+	if err != nil {
+		return answer{}, err
+	}
+	return previewed(r, a.data.(tokenPage).Forecast, a), nil
 }
 
 func (p *Pages) narrowToken(r *http.Request, in room) (answer, error) {

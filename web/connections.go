@@ -111,8 +111,9 @@ func (p *Pages) bounds(ctx context.Context, f found) (bounds, error) {
 // A connectionPage shows one connection and lets the person narrow or widen it.
 type connectionPage struct {
 	connection
-	Role   string
-	Choice choice
+	Role     string
+	Choice   choice
+	Forecast *forecast
 }
 
 func (p *Pages) connection(r *http.Request, me *admin.Person) (answer, error) {
@@ -124,8 +125,34 @@ func (p *Pages) connection(r *http.Request, me *admin.Person) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	page := connectionPage{p.connectionOf(f.Grant, f.membership), roleWord(f.membership.Role), b.choice(f.Scopes, false)}
+	return p.connectionPage(r, f, b, f.Scopes, false)
+}
+
+// connectionPage shows a connection with the scopes selected.
+func (p *Pages) connectionPage(r *http.Request, f found, b bounds, selected []access.Scope, custom bool) (answer, error) {
+	says, err := p.grantForecast(r.Context(), f.as, f.ID, selected, "/connections/"+f.ID)
+	if err != nil {
+		return answer{}, err
+	}
+	page := connectionPage{p.connectionOf(f.Grant, f.membership), roleWord(f.membership.Role), b.choice(selected, custom), says}
 	return answer{page: "connection.html", title: visibleText(f.ClientName) + " in " + visibleText(f.membership.Workspace.Name), data: page}, nil
+}
+
+// previewConnection shows what the form would mean, and saves nothing.
+func (p *Pages) previewConnection(r *http.Request, me *admin.Person) (answer, error) {
+	f, then, err := p.found(r, me)
+	if err != nil || then.location != "" {
+		return then, err
+	}
+	b, err := p.bounds(r.Context(), f)
+	if err != nil {
+		return answer{}, err
+	}
+	a, err := p.connectionPage(r, f, b, b.scopes(r.PostForm), r.PostForm.Get(presetField) == customPreset)
+	if err != nil {
+		return answer{}, err
+	}
+	return previewed(r, a.data.(connectionPage).Forecast, a), nil
 }
 
 func (p *Pages) changeConnection(r *http.Request, me *admin.Person) (answer, error) {

@@ -43,15 +43,19 @@ type editedField struct {
 const valuePrefix = "v."
 
 // editable reports whether people change the field: not which version the agent
-// has seen, nor what it says of itself, nor whether it was in earnest.
-func editable(f catalog.Field) bool {
+// has seen, nor what it says of itself, nor whether it was in earnest; of a loan
+// only for how long it is.
+func editable(a *catalog.Action, f catalog.Field) bool {
+	if a.Lends() {
+		return f.Name == "minutes"
+	}
 	return f.Name != "if_version" && f.Name != "reason" && f.Name != "dry_run"
 }
 
 // edits reports whether there is something to edit in requests for the action.
 func (p *Pages) edits(action string) bool {
 	a, ok := p.Catalog.Find(action)
-	return ok && slices.ContainsFunc(a.Fields(), editable)
+	return ok && slices.ContainsFunc(a.Fields(), func(f catalog.Field) bool { return editable(a, f) })
 }
 
 // toEdit returns the approval's card and action, with the values that would
@@ -94,7 +98,7 @@ func (p *Pages) editPage(in room, c approvals.Card, action *catalog.Action, valu
 	}
 	facts := slices.Concat(shown.Changes, shown.Others)
 	for _, f := range action.Fields() {
-		if !editable(f) || f.Secret && action.Of() != nil && action.Of().Code {
+		if !editable(action, f) || f.Secret && action.Of() != nil && action.Of().Code {
 			continue // the program's own secrets do not wait for approval
 		}
 		raw, given := values[f.Name]
@@ -158,11 +162,18 @@ func editField(f catalog.Field, raw json.RawMessage) field {
 			words = []string{"true", "false"}
 		}
 		in.Options = []option{{"", "(unset)", text == ""}}
-		for _, w := range words {
-			in.Options = append(in.Options, option{w, w, w == text})
-		}
+		in.choose(words, text)
+	case catalog.TypeInteger:
+		in.choose(f.Enum, text)
 	}
 	return in
+}
+
+// choose offers the words.
+func (f *field) choose(words []string, chosen string) {
+	for _, w := range words {
+		f.Options = append(f.Options, option{w, w, w == chosen})
+	}
 }
 
 // edited reads the values of the form: those that were given before, and of the

@@ -65,5 +65,6 @@ type step struct {
 	Value, Title  string
 	Asks, Checked bool
 	Presets       string // the presets that choose it, separated by spaces
+	Acts          bool   // it allows more than reading
 	Tools, Waits  int    // how many tools it shows, and how many of these wait for a person
 }

@@ -173,13 +173,14 @@ type keyForm struct {
 	Hook      field
 	Events    []tick
 	Tools     toolCount
-	Rules     []string // what always waits in the workspace
+	Forecast  *forecast // nil for a new key
+	Rules     []string  // what always waits in the workspace
 }
 
 // A toolCount says what the key sees, for the stored scopes; the page's module
 // counts anew as they are chosen.
 type toolCount struct {
-	Base, Search           int // those that every key has, and that any resource brings with it
+	Base, Search, Ask      int // those that every key has, that any resource brings with it, and that any right beyond reading does: these wait
 	AllTools, AllWaits     int // with full access
 	ShownTools, ShownWaits int
 }
@@ -224,7 +225,7 @@ const approvalTools = 3
 // toolsOf counts the tools that the scopes give.
 func (p *Pages) toolsOf(in room, scopes []access.Scope, full bool) toolCount {
 	w := in.membership.Workspace
-	c := toolCount{Base: approvalTools, Search: len(p.Catalog.ActionsOf(""))}
+	c := toolCount{Base: approvalTools, Search: 1, Ask: 1}
 	c.AllTools, c.AllWaits = countTools(p.Catalog.Actions(), access.Grant{Workspace: w, Rights: access.FullRights})
 	c.ShownTools, c.ShownWaits = countTools(p.Catalog.Actions(), access.Grant{Workspace: w, Rights: access.RightsOf(scopes)})
 	c.AllTools, c.ShownTools = c.AllTools+c.Base, c.ShownTools+c.Base
@@ -404,6 +405,15 @@ func hookFault(err error, wrong map[string]string) string {
 
 // refused shows the form again with what was sent and what is wrong with it.
 func (f keyForm) refused(r *http.Request, p *Pages, in room, err error) answer {
+	f = f.sent(r, p, in, err)
+	if f.Error == "" {
+		f.Error = "Nothing is saved yet: correct what is marked."
+	}
+	return f.page(http.StatusUnprocessableEntity)
+}
+
+// sent returns the form with what was sent, and with what is wrong with it.
+func (f keyForm) sent(r *http.Request, p *Pages, in room, err error) keyForm {
 	wrong, other := faults(err, "name", perMinuteField, perDayField, "webhook_url", "expires_at", "expiry")
 	form := r.PostForm
 	f.Error = other
@@ -422,10 +432,7 @@ func (f keyForm) refused(r *http.Request, p *Pages, in room, err error) answer {
 		f.Expiry.Options[i].Selected = f.Expiry.Options[i].Value == form.Get("expiry")
 	}
 	f.Until.Value, f.Until.Error, f.Expiry.Error = form.Get("expires_at"), wrong["expires_at"], wrong["expiry"]
-	if f.Error == "" {
-		f.Error = "Nothing is saved yet: correct what is marked."
-	}
-	return f.page(http.StatusUnprocessableEntity)
+	return f
 }
 
 func (f keyForm) page(status int) answer {
@@ -563,7 +570,11 @@ func (p *Pages) key(r *http.Request, in room) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	page := p.keyPage(in, k, hook, p.newKeyForm(in, k, hook))
+	form := p.newKeyForm(in, k, hook)
+	if form.Forecast, err = p.keyForecast(r.Context(), in, k.ID, k.FullAccess, k.Scopes); err != nil {
+		return answer{}, err
+	}
+	page := p.keyPage(in, k, hook, form)
 	page.Lent, err = p.lent(r.Context(), in, k.ID)
 	return page.page(http.StatusOK), err
 }
@@ -592,7 +603,12 @@ func (p *Pages) updateKey(r *http.Request, in room) (answer, error) {
 		if !isFault(err) {
 			return answer{}, err
 		}
-		a := p.newKeyForm(in, k, hook).refused(r, p, in, err)
+		f := p.newKeyForm(in, k, hook)
+		var ferr error
+		if f.Forecast, ferr = p.keyForecast(r.Context(), in, k.ID, r.PostForm.Get("mode") == modeFull, p.keyBounds(in).scopes(r.PostForm)); ferr != nil {
+			return answer{}, ferr
+		}
+		a := f.refused(r, p, in, err)
 		return p.keyPage(in, k, hook, a.data.(keyForm)).page(a.status), nil
 	}
 	if made.WebhookSecret != nil {

@@ -54,11 +54,11 @@ func (p *Pages) room(h roomHandle) handle {
 		if named := r.PostForm.Get(roomField); named != "" && named != in.membership.Workspace.ID {
 			return answer{}, problem.Errorf(problem.Forbidden, "you do not belong to the workspace of this page any more").
 				WithFix("Nothing was changed. The first page shows where you belong.")
-		} else if named != "" {
+		} else if named != "" && named != p.sessions.GetString(r.Context(), workspaceKey) {
 			p.sessions.Put(r.Context(), workspaceKey, named) // where the next page goes on
 		}
 		a, err := h(r, in)
-		if err == nil && a.page != "" {
+		if err == nil && a.page != "" && a.part == "" {
 			a.frame, err = p.frame(r, in)
 		}
 		return a, err
@@ -70,7 +70,7 @@ func (p *Pages) room(h roomHandle) handle {
 func (p *Pages) framed(h handle) handle {
 	return func(r *http.Request, me *admin.Person) (answer, error) {
 		a, err := h(r, me)
-		if err != nil || a.page == "" || a.frame != nil || me == nil || len(me.Memberships) == 0 {
+		if err != nil || a.page == "" || a.part != "" || a.frame != nil || me == nil || len(me.Memberships) == 0 {
 			return a, err
 		}
 		in, err := p.enter(*me, p.roomName(r))

@@ -78,6 +78,7 @@ type Desk interface {
 	// GrantBounds returns the most that a consent can give: the client's ceiling
 	// and the user's role.
 	GrantBounds(ctx context.Context, g access.Grant, id string) (access.Rights, error)
+	GrantForecast(ctx context.Context, g access.Grant, id string, scopes []access.Scope) (admin.Forecast, error)
 	UpdateGrant(ctx context.Context, g access.Grant, id string, scopes []access.Scope) (oauth.Grant, error)
 	RevokeGrant(ctx context.Context, g access.Grant, id string) (oauth.Grant, error)
 }
@@ -164,6 +165,7 @@ func (p *Pages) routes() map[string]handle {
 		"GET /connections":                     p.framed(p.connections),
 		"GET /connections/{grant}":             p.framed(p.connection),
 		"POST /connections/{grant}":            p.changeConnection,
+		"POST /connections/{grant}/preview":    p.framed(p.previewConnection),
 		"GET /connections/{grant}/disconnect":  p.framed(p.confirmDisconnect),
 		"POST /connections/{grant}/disconnect": p.disconnect,
 		"POST /workspace":                      p.room(p.switchWorkspace),
@@ -203,6 +205,7 @@ func (p *Pages) routes() map[string]handle {
 		"POST " + apiPath + "/keys/new":               p.adminRoom(p.createKey),
 		"GET " + apiPath + "/keys/{key}":              p.adminRoom(p.key),
 		"POST " + apiPath + "/keys/{key}":             p.adminRoom(p.updateKey),
+		"POST " + apiPath + "/keys/{key}/preview":     p.adminRoom(p.previewKey),
 		"GET " + apiPath + "/keys/{key}/usage":        p.adminRoom(p.keyUsage),
 		"POST " + apiPath + "/keys/{key}/revoke":      p.adminRoom(p.revokeKey),
 		"POST " + apiPath + "/keys/{key}/activate":    p.adminRoom(p.activateKey),
@@ -216,12 +219,14 @@ func (p *Pages) routes() map[string]handle {
 		"POST " + apiPath + "/clients/new":              p.adminRoom(p.createClient),
 		"GET " + apiPath + "/clients/{client}":          p.adminRoom(p.client),
 		"POST " + apiPath + "/clients/{client}":         p.adminRoom(p.updateClient),
+		"POST " + apiPath + "/clients/{client}/preview": p.adminRoom(p.previewClient),
 		"POST " + apiPath + "/clients/{client}/rotate":  p.adminRoom(p.rotateClient),
 		"GET " + apiPath + "/clients/{client}/delete":   p.adminRoom(p.confirmDeleteClient),
 		"POST " + apiPath + "/clients/{client}/delete":  p.adminRoom(p.deleteClient),
 		"POST " + apiPath + "/clients/{client}/revoke":  p.adminRoom(p.revokeTokens),
 		"GET " + apiPath + "/grants/{grant}":            p.adminRoom(p.token),
 		"POST " + apiPath + "/grants/{grant}":           p.adminRoom(p.narrowToken),
+		"POST " + apiPath + "/grants/{grant}/preview":   p.adminRoom(p.previewToken),
 		"POST " + apiPath + "/grants/{grant}/revoke":    p.adminRoom(p.revokeToken),
 		"GET " + apiPath + "/approvals/{approval}/edit": p.decideAs(p.edit),
 		"POST " + apiPath + "/approvals/batch":          p.room(p.batch),
@@ -237,12 +242,16 @@ func (p *Pages) routes() map[string]handle {
 		"POST " + integrationsPath + "/{integration}/delete": p.adminRoom(p.deleteIntegration),
 
 		// Where a page that a form has led to stays in the browser's address.
-		"GET " + apiPath + "/keys/{key}/rotate":       p.adminRoom(upwards),
-		"GET " + apiPath + "/clients/{client}/rotate": p.adminRoom(upwards),
-		"GET " + usersPath + "/{user}/role":           p.adminRoom(upwards),
-		"GET " + usersPath + "/invite":                p.adminRoom(upwards),
-		"GET " + usersPath + "/resend":                p.adminRoom(upwards),
-		"GET " + apiPath + "/approvals/batch":         p.room(func(*http.Request, room) (answer, error) { return redirect(approvalsPath), nil }),
+		"GET /connections/{grant}/preview":             func(r *http.Request, _ *admin.Person) (answer, error) { return upwards(r, room{}) },
+		"GET " + apiPath + "/keys/{key}/preview":       p.adminRoom(upwards),
+		"GET " + apiPath + "/clients/{client}/preview": p.adminRoom(upwards),
+		"GET " + apiPath + "/grants/{grant}/preview":   p.adminRoom(upwards),
+		"GET " + apiPath + "/keys/{key}/rotate":        p.adminRoom(upwards),
+		"GET " + apiPath + "/clients/{client}/rotate":  p.adminRoom(upwards),
+		"GET " + usersPath + "/{user}/role":            p.adminRoom(upwards),
+		"GET " + usersPath + "/invite":                 p.adminRoom(upwards),
+		"GET " + usersPath + "/resend":                 p.adminRoom(upwards),
+		"GET " + apiPath + "/approvals/batch":          p.room(func(*http.Request, room) (answer, error) { return redirect(approvalsPath), nil }),
 
 		"/": missing,
 	}
@@ -290,6 +299,7 @@ type answer struct {
 	location string
 
 	page   string // its file in pages
+	part   string // the template of the page that is all of the answer, "" for the whole page
 	title  string // a fact, for the browser's tab
 	status int    // 0 means 200
 	data   any
@@ -395,7 +405,11 @@ func (p *Pages) write(w http.ResponseWriter, r *http.Request, me *admin.Person, 
 		return
 	}
 	var b bytes.Buffer
-	if err := pages[a.page].ExecuteTemplate(&b, "layout", view{a.title, me, a.frame, a.notice, a.bad, r.URL.Path, a.data}); err != nil {
+	name, data := "layout", any(view{a.title, me, a.frame, a.notice, a.bad, r.URL.Path, a.data})
+	if a.part != "" {
+		name, data = a.part, a.data
+	}
+	if err := pages[a.page].ExecuteTemplate(&b, name, data); err != nil {
 		slog.ErrorContext(r.Context(), "page failed", "page", a.page, "err", err)
 		http.Error(w, "The page cannot be shown. The fault is logged.", http.StatusInternalServerError)
 		return

@@ -221,6 +221,10 @@ func (s *site) GrantBounds(context.Context, access.Grant, string) (access.Rights
 	return s.most, nil
 }
 
+func (s *site) GrantForecast(context.Context, access.Grant, string, []access.Scope) (admin.Forecast, error) {
+	return admin.Forecast{}, nil
+}
+
 func (s *site) UpdateGrant(_ context.Context, g access.Grant, id string, scopes []access.Scope) (oauth.Grant, error) {
 	gr, err := s.stored(g, id)
 	if err != nil {

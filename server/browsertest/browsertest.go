@@ -227,6 +227,14 @@ func (b *Browser) Dark(dark bool) {
 	}
 }
 
+// Scripts lets pages run scripts, as they do at first, or keeps them from it.
+func (b *Browser) Scripts(run bool) {
+	b.tb.Helper()
+	if _, err := chromedp.Call(b.ctx, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: !run}); err != nil {
+		b.tb.Fatalf("switch scripts: %v", err)
+	}
+}
+
 // Size makes the window so large, in CSS pixels.
 func (b *Browser) Size(width, height int64) {
 	b.tb.Helper()

@@ -2,6 +2,7 @@
 import { live } from "./live.js";
 import { keys } from "./keys.js";
 import { ladder } from "./ladder.js";
+import { forecast } from "./forecast.js";
 
 // On a phone the links scroll sideways: the one of this page is in sight.
 document.querySelector(".side nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
@@ -9,6 +10,7 @@ document.querySelector(".side nav [aria-current]")?.scrollIntoView({ block: "nea
 live();
 keys();
 ladder();
+forecast();
 
 for (const button of document.querySelectorAll("[data-copy]")) {
   const from = document.getElementById(button.dataset.copy);

@@ -35,13 +35,18 @@ function count(form) {
     tools = Number(says.dataset.allTools);
     waits = Number(says.dataset.allWaits);
   } else {
-    let any = false;
+    let any = false, acts = false;
     for (const radio of form.querySelectorAll("[data-tools]:checked")) {
       tools += Number(radio.dataset.tools);
       waits += Number(radio.dataset.waits);
       any ||= Number(radio.dataset.tools) > 0;
+      acts ||= "acts" in radio.dataset;
     }
     if (any) tools += Number(says.dataset.search);
+    if (acts) {
+      tools += Number(says.dataset.ask);
+      waits += Number(says.dataset.ask);
+    }
   }
   says.querySelector('[data-count="tools"]').textContent = tools;
   says.querySelector('[data-count="waits"]').textContent = waits;
