@@ -23,7 +23,7 @@ func searchAction(c *Catalog) *Action {
 	}
 	hit := object("resource", "string", "id", "string", "title", "string", "created_at", "string", "updated_at", "string")
 	a := &Action{Name: "search", Verb: access.Read, Op: OpSearch, Title: "Search everything",
-		Description: "Find records of all kinds that hold all words of the query; beginnings of words match. Answers resource, id and title; newest first.",
+		Description: "Find records of all kinds by words or their beginnings, newest first. Answers resource, id and title.",
 		Method:      "GET", Path: "/search", Idempotent: true,
 		Output: (&schema{Type: "array", Items: hit}).encode(),
 		fields: []Field{
