@@ -278,7 +278,7 @@ func TestClientOnPages(t *testing.T) {
 func TestPauseOnPages(t *testing.T) {
 	storagetest.EachURL(t, func(t *testing.T, db string) {
 		s := servertest.New(t, db, servertest.Options{})
-		other := servertest.Join(t, s)
+		other := servertest.Join(t, s, servertest.Options{})
 		addAdmin(t, s)
 		b := browsertest.New(t)
 		id := queued(t, s, s.Agent, "POST", "/v1/contacts", `{"first_name":"One"}`)

@@ -13,11 +13,13 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"trustpager/access"
 	"trustpager/admin"
 	"trustpager/catalog"
 	"trustpager/server"
+	"trustpager/storage"
 	"trustpager/storage/storagetest"
 )
 
@@ -65,10 +67,20 @@ func New(tb testing.TB, url string, o Options) *Server {
 }
 
 // Join starts another server on the database of s, with the same clock.
-func Join(tb testing.TB, s *Server) *Server {
+func Join(tb testing.TB, s *Server, o Options) *Server {
 	tb.Helper()
 	other := *s
-	return start(tb, &other, Options{})
+	return start(tb, &other, o)
+}
+
+// Pass lets time pass: for the server, and for PostgreSQL's limits, which go by
+// the database's clock. From then on that stands still too.
+func (s *Server) Pass(d time.Duration) {
+	s.tb.Helper()
+	s.Clock.Advance(d)
+	if storage.IsPostgres(s.Database) {
+		storagetest.SetClock(s.tb, s.Database, s.Clock.Now())
+	}
 }
 
 // start starts a server on the database that s names, and fills s.
@@ -84,7 +96,7 @@ func start(tb testing.TB, s *Server, o Options) *Server {
 	if o.Config != nil {
 		o.Config(&c)
 	}
-	if s.Server, err = server.New(tb.Context(), storagetest.OpenAt(tb, s.Database, s.Clock.Now), storagetest.Key, cat, c); err != nil {
+	if s.Server, err = server.New(tb.Context(), storagetest.OpenAt(tb, s.Database, c.Now), storagetest.Key, cat, c); err != nil {
 		tb.Fatal(err)
 	}
 	if o.Work {
