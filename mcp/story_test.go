@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"strings"
@@ -23,7 +25,8 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(storagetest.Run(m)) }
 
-// A world is a server on a real database.
+// A world is a server on a real database; on PostgreSQL two, with connections of
+// their own, which answer at random. What tests call directly is of the first.
 type world struct {
 	t         *testing.T
 	db        *storage.DB
@@ -32,24 +35,37 @@ type world struct {
 	workspace access.Workspace
 }
 
-func newWorld(t *testing.T, db *storage.DB) *world {
-	c := loadCatalog(t)
-	w := &world{t: t, db: db, workspace: access.Workspace{ID: typeid.NewID("ws"), Name: "Acme", Plan: access.Pro, TimeZone: "UTC", CreatedAt: time.Now()}}
+func newWorld(t *testing.T, url string) *world {
+	w := &world{t: t, workspace: access.Workspace{ID: typeid.NewID("ws"), Name: "Acme", Plan: access.Pro, TimeZone: "UTC", CreatedAt: time.Now()}}
+	db, gate, first := newNode(t, url)
+	w.db, w.gate = db, gate
+	second := first
+	if storage.IsPostgres(url) {
+		_, _, second = newNode(t, url)
+	}
 	if err := db.CreateWorkspace(t.Context(), w.workspace); err != nil {
 		t.Fatal(err)
 	}
-	w.gate = &approvals.Gate{Store: db, InTx: storage.InTx[approvals.Store](db), Watch: db.Watch, Catalog: c,
+	srv := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		[]*mcp.Server{first, second}[rand.IntN(2)].ServeHTTP(rw, r)
+	}))
+	t.Cleanup(func() { first.Close(); second.Close(); srv.Close() })
+	w.url = srv.URL
+	return w
+}
+
+func newNode(t *testing.T, url string) (*storage.DB, *approvals.Gate, *mcp.Server) {
+	t.Helper()
+	db, c := storagetest.Open(t, url), loadCatalog(t)
+	gate := &approvals.Gate{Store: db, InTx: storage.InTx[approvals.Store](db), Watch: db.Watch, Catalog: c,
 		Webhooks: &webhook.Endpoints{Now: time.Now}, Now: time.Now, BaseURL: "https://crm.example.com"}
 	auth := &access.Authenticator{Store: db, Now: time.Now}
-	s, err := mcp.New(mcp.Config{Catalog: c, Gate: w.gate, Authenticate: auth.Authenticate, BaseURL: "https://crm.example.com", Origin: newOrigin(t),
-		Limiter: &access.Limiter{Now: time.Now, Used: db.UsedSince}, Usage: &access.Usage{Store: db, Now: time.Now}, Version: "test", Now: time.Now})
+	s, err := mcp.New(mcp.Config{Catalog: c, Gate: gate, Authenticate: auth.Authenticate, BaseURL: "https://crm.example.com", Origin: newOrigin(t),
+		Limiter: &access.Limiter{Now: time.Now, Used: db.UsedSince, Meters: db.Meters()}, Usage: &access.Usage{Store: db, Now: time.Now}, Version: "test", Now: time.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := httptest.NewServer(s)
-	t.Cleanup(func() { s.Close(); srv.Close() })
-	w.url = srv.URL
-	return w
+	return db, gate, s
 }
 
 // key makes a key and returns its secret and its grant.
@@ -108,8 +124,8 @@ func idOf(t *testing.T, got map[string]any) string {
 }
 
 func TestAgentAsksAndAPersonDecides(t *testing.T) {
-	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
-		w := newWorld(t, db)
+	storagetest.EachURL(t, func(t *testing.T, url string) {
+		w := newWorld(t, url)
 		secret, _ := w.key(access.Key{}, "contacts:write-approval")
 		_, decider := w.key(access.Key{FullAccess: true, MayDecide: true}, "")
 		a := agent{t, connect(t, w.url, "", bearer{token: secret})}
@@ -124,7 +140,7 @@ func TestAgentAsksAndAPersonDecides(t *testing.T) {
 		if got := a.call("list_contacts", `{}`); len(got["data"].([]any)) != 0 {
 			t.Errorf("before the decision: got %v, want no contact", got)
 		}
-		stored, err := db.Approval(t.Context(), w.workspace.ID, id)
+		stored, err := w.db.Approval(t.Context(), w.workspace.ID, id)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -171,8 +187,8 @@ func TestAgentAsksAndAPersonDecides(t *testing.T) {
 }
 
 func TestAgentSeesNothingOfOthers(t *testing.T) {
-	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
-		w := newWorld(t, db)
+	storagetest.EachURL(t, func(t *testing.T, url string) {
+		w := newWorld(t, url)
 		mine, _ := w.key(access.Key{}, "contacts:write-approval")
 		theirs, _ := w.key(access.Key{}, "contacts:write-approval")
 		id := idOf(t, agent{t, connect(t, w.url, "", bearer{token: theirs})}.call("create_contact", `{"first_name":"Ada"}`))
@@ -184,8 +200,8 @@ func TestAgentSeesNothingOfOthers(t *testing.T) {
 }
 
 func TestFullAccessActsAtOnce(t *testing.T) {
-	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
-		w := newWorld(t, db)
+	storagetest.EachURL(t, func(t *testing.T, url string) {
+		w := newWorld(t, url)
 		secret, _ := w.key(access.Key{FullAccess: true}, "")
 		a := agent{t, connect(t, w.url, "", bearer{token: secret})}
 		made := a.call("create_contact", `{"first_name":"Ada","metadata":{"a":1,"A":2}}`)
@@ -210,8 +226,8 @@ func TestFullAccessActsAtOnce(t *testing.T) {
 }
 
 func TestRightsHoldFromTheNextRequest(t *testing.T) {
-	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
-		w := newWorld(t, db)
+	storagetest.EachURL(t, func(t *testing.T, url string) {
+		w := newWorld(t, url)
 		secret, g := w.key(access.Key{}, "contacts:read")
 		session := connect(t, w.url, "", bearer{token: secret})
 		waits := func() (listed, waits bool) {
@@ -230,7 +246,7 @@ func TestRightsHoldFromTheNextRequest(t *testing.T) {
 		for scopes, want := range map[string][2]bool{"contacts:read": {false, false}, "contacts:write-approval": {true, true}, "contacts:write": {true, false}} {
 			k := *g.Key
 			k.Scopes, _ = access.ParseScopes(scopes)
-			if err := db.UpdateKey(t.Context(), k); err != nil {
+			if err := w.db.UpdateKey(t.Context(), k); err != nil {
 				t.Fatal(err)
 			}
 			if listed, queued := waits(); listed != want[0] || queued != want[1] {
@@ -239,7 +255,7 @@ func TestRightsHoldFromTheNextRequest(t *testing.T) {
 		}
 		k := *g.Key
 		k.RevokedAt = time.Now()
-		if err := db.UpdateKey(t.Context(), k); err != nil {
+		if err := w.db.UpdateKey(t.Context(), k); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := session.ListTools(t.Context(), nil); err == nil {

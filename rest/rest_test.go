@@ -452,9 +452,7 @@ func TestKeys(t *testing.T) {
 		s.Do("GET", "/v1/contacts", key, "").Want(t, 200)
 		s.Do("POST", "/v1/contacts", key, `{"first_name":"Ada"}`).Want(t, 202)
 		s.Do("DELETE", "/v1/contacts/con_none", key, "").Want(t, 403)
-		if err := s.Usage.Flush(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		s.FlushUsage()
 		usage := s.Do("GET", "/v1/keys/"+id+"/usage?since=2026-03-01T00:00:00Z", s.Full, "").Want(t, 200)
 		var counts []string
 		for i := range usage.Len("data") {

@@ -31,7 +31,7 @@ type fixture struct {
 
 func newFixture(tb testing.TB, url string) fixture {
 	tb.Helper()
-	f := fixture{Server: servertest.New(tb, url, servertest.Options{Config: func(c *server.Config) { c.Now = nil }})}
+	f := fixture{Server: servertest.New(tb, url, servertest.Options{Alone: true, Config: func(c *server.Config) { c.Now = nil }})}
 	for i := range 40 {
 		r := f.Do("POST", "/v1/contacts", f.Full, fmt.Sprintf(`{"first_name":"Contact %d","last_name":"Bench","email":"c%d@example.com","phone":"+447700900233"}`, i, i))
 		f.contact = r.Want(tb, http.StatusCreated).Text("data.id")
