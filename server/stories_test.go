@@ -456,7 +456,7 @@ func TestConnectOnPages(t *testing.T) {
 		logIn(b, s, "robin@example.com", "/connect")
 		b.Do(browsertest.See("#last-call:not(.now)"))
 		b.Look("connect-quiet")
-		for _, client := range []string{"claude", "claude-code", "cursor", "vscode", "chatgpt", "curl"} {
+		for _, client := range []string{"claude", "claude-code", "cursor", "vscode", "chatgpt", "stdio", "curl"} {
 			b.Do(browsertest.Press(`main a[href="/connect?client=`+client+`"]`), browsertest.See(`main a[href="/connect?client=`+client+`"][aria-current]`))
 			if got := b.Text("main"); !strings.Contains(got, s.URL) {
 				t.Errorf("%s: got %q, want this server's address", client, got)
