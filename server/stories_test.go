@@ -461,6 +461,9 @@ func TestConnectOnPages(t *testing.T) {
 			if got := b.Text("main"); !strings.Contains(got, s.URL) {
 				t.Errorf("%s: got %q, want this server's address", client, got)
 			}
+			if client == "stdio" { // what is to be pasted is longest there
+				b.Look("connect-stdio")
+			}
 		}
 		s.Do("GET", "/v1/contacts", s.Agent, "").Want(t, 200)
 		b.Do(browsertest.See("#last-call.now"))

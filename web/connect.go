@@ -51,7 +51,7 @@ var guides = []struct {
 		{Says: "Paste this address, with OAuth as the authentication:", Paste: "{mcp}"},
 	}},
 	{"stdio", "Other programs", false, []connectStep{
-		{Says: "Programs that only start others on this computer, as Claude Desktop does by its configuration file, start trustpager mcp. It needs the program trustpager there, and an API key, which an admin makes under API and agents. In Claude Desktop, Settings → Developer → Edit Config:",
+		{Says: "Some programs only talk to servers that they start themselves on this computer (stdio), as Claude Desktop does with its configuration file. For them there is the command trustpager mcp. Install trustpager here, and take an API key, which an admin makes under API and agents. In Claude Desktop choose Settings → Developer → Edit Config, and put in:",
 			Paste: `{"mcpServers": {"trustpager": {"command": "trustpager", "args": ["mcp"], "env": {"TRUSTPAGER_URL": {mcp-json}, "TRUSTPAGER_KEY": "tp_live_…"}}}}`},
 		{Says: "If it does not find the program, write its whole path as the command. Then start the program anew."},
 	}},
