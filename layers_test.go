@@ -13,7 +13,7 @@ import (
 // that stand below its own line. Tests may import what they like.
 var layers = [][]string{
 	{"problem", "secret", "typeid", "unseen"},
-	{"strictjson", "origin"},
+	{"strictjson", "origin", "bridge"},
 	{"audit", "jobs"},
 	{"access", "webhook"},
 	{"catalog", "oauth", "integrations"},

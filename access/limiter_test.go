@@ -281,3 +281,91 @@ func TestLimiterLookUpHoldsUpOnlyItsCredential(t *testing.T) {
 	close(block)
 	wg.Wait()
 }
+
+// sharedMeters is a count of the minute that others use too.
+type sharedMeters struct {
+	mu    sync.Mutex
+	asked int
+	left  int64
+	wait  time.Duration // until there is another one
+	err   error
+}
+
+func (m *sharedMeters) Count(_ context.Context, _, _ string, l access.Limits) (access.Reading, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.asked++
+	r := access.Reading{Rest: time.Hour, Within: m.left > 0}
+	if r.Within {
+		m.left--
+	} else {
+		r.Ahead = 59*time.Second + m.wait // of 60 a minute, each a second
+	}
+	return r, m.err
+}
+
+func TestLimiterWithMetersRemembersARefusalForASecond(t *testing.T) {
+	shared := &sharedMeters{left: 2, wait: 700 * time.Millisecond}
+	m := newMeter(t)
+	m.Meters = shared
+	g := limited("key_1", 60, 0)
+	asked := func(want int) {
+		t.Helper()
+		if shared.asked != want {
+			t.Errorf("the meters were asked %d times, want %d", shared.asked, want)
+		}
+	}
+	m.allow(g, 2)
+	asked(2)
+	m.deny(g, 700*time.Millisecond, "60 requests a minute")
+	asked(3)
+	shared.left = 1
+	m.clock.Advance(500 * time.Millisecond)
+	if q := m.deny(g, 200*time.Millisecond, "60 requests a minute"); q.Reset != 59*time.Second+200*time.Millisecond {
+		t.Errorf("got %+v, want it whole in 59.2s", q)
+	}
+	asked(3)
+	m.clock.Advance(200 * time.Millisecond)
+	m.allow(g, 1) // the wait is over
+	asked(4)
+	shared.wait = time.Minute
+	m.deny(g, time.Minute, "")
+	asked(5)
+	m.allow(limited("key_2", 60, 0), 0)
+	m.deny(limited("key_1", 60, 7), time.Minute, "") // other limits
+	asked(6)
+	m.clock.Advance(time.Second)
+	shared.left = 1
+	m.allow(g, 1) // somebody has emptied the meters
+	m.allow(limited("key_1", 0, 0), 100)
+	asked(7)
+}
+
+func TestLimiterWithMetersLetsAFloodWaitForItsTurn(t *testing.T) {
+	shared := &sharedMeters{left: 60, wait: time.Minute}
+	m := newMeter(t)
+	m.Meters = shared
+	var allowed atomic.Int64
+	var wg sync.WaitGroup
+	for range 800 {
+		wg.Go(func() {
+			if _, err := m.Allow(t.Context(), limited("key_1", 60, 0)); err == nil {
+				allowed.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	if allowed.Load() != 60 || shared.asked > 60+4 {
+		t.Errorf("got %d allowed and %d asked for, want 60 and at most 4 more", allowed.Load(), shared.asked)
+	}
+}
+
+func TestLimiterWithMetersFailsClosed(t *testing.T) {
+	m := newMeter(t)
+	m.Meters = &sharedMeters{left: 5, err: errors.New("no database")}
+	for range 2 {
+		if q, err := m.Allow(t.Context(), limited("key_1", 60, 10)); err == nil || q != (access.Quota{}) {
+			t.Errorf("got %+v, %v; want an error and nothing told of limits", q, err)
+		}
+	}
+}

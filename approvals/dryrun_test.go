@@ -156,7 +156,7 @@ func newBusy(w *world) busy {
 	in("resend_webhook_delivery", wh.ID, `{"delivery":"`+sent[0].ID+`"}`)
 	in("request_access", "", `{"resource":"contacts","verb":"write","minutes":15,"why":"Much to do."}`)
 	b.fails = map[string]string{
-		"full request_access": "at once",
+		"full request_access":      "at once",
 		"full take_webhook_secret": "no secret of this webhook waits for you",
 	}
 	return b

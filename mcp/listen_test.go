@@ -8,7 +8,6 @@ import (
 
 	"trustpager/access"
 	"trustpager/approvals"
-	"trustpager/storage"
 	"trustpager/storage/storagetest"
 )
 
@@ -17,8 +16,8 @@ func listenTools(token, client string) post {
 }
 
 func TestListenTellsWhoseToolsHaveChanged(t *testing.T) {
-	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
-		w := newWorld(t, db)
+	storagetest.EachURL(t, func(t *testing.T, url string) {
+		w := newWorld(t, url)
 		token, grant := w.key(access.Key{}, "contacts:read")
 		other, otherGrant := w.key(access.Key{}, "contacts:read")
 		mine, theirs := listenTools(token, "").listen(t, w.url), listenTools(other, "").listen(t, w.url)
@@ -33,7 +32,7 @@ func TestListenTellsWhoseToolsHaveChanged(t *testing.T) {
 
 		set := func(g access.Grant, scopes string, revoked bool) {
 			t.Helper()
-			k, err := db.Key(t.Context(), w.workspace.ID, g.Principal.ID, false)
+			k, err := w.db.Key(t.Context(), w.workspace.ID, g.Principal.ID, false)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -43,7 +42,7 @@ func TestListenTellsWhoseToolsHaveChanged(t *testing.T) {
 			if revoked {
 				k.RevokedAt = time.Now()
 			}
-			if err := db.UpdateKey(t.Context(), k); err != nil {
+			if err := w.db.UpdateKey(t.Context(), k); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -73,8 +72,8 @@ func TestListenTellsWhoseToolsHaveChanged(t *testing.T) {
 }
 
 func TestListenFollowsTasks(t *testing.T) {
-	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
-		w := newWorld(t, db)
+	storagetest.EachURL(t, func(t *testing.T, url string) {
+		w := newWorld(t, url)
 		token, _ := w.key(access.Key{}, "contacts:write-approval")
 		other, _ := w.key(access.Key{}, "contacts:write-approval")
 		_, decider := w.key(access.Key{FullAccess: true, MayDecide: true}, "")
@@ -123,8 +122,7 @@ func TestListenFollowsTasks(t *testing.T) {
 }
 
 func TestListenIsBounded(t *testing.T) {
-	db := storagetest.Open(t, t.TempDir()+"/test.db")
-	w := newWorld(t, db)
+	w := newWorld(t, t.TempDir()+"/test.db")
 	token, _ := w.key(access.Key{}, "contacts:read")
 	other, _ := w.key(access.Key{}, "contacts:read")
 	var open []*listener

@@ -16,7 +16,6 @@ import (
 	"trustpager/approvals"
 	"trustpager/catalog"
 	"trustpager/mcp"
-	"trustpager/storage"
 	"trustpager/storage/storagetest"
 	"trustpager/typeid"
 	"trustpager/unseen"
@@ -293,14 +292,14 @@ func TestUnknownReferencesAreRefused(t *testing.T) {
 
 // A reader sees, by every way, what it may read, and another workspace nothing.
 func TestResourcesFollowRights(t *testing.T) {
-	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
-		w := newWorld(t, db)
+	storagetest.EachURL(t, func(t *testing.T, url string) {
+		w := newWorld(t, url)
 		full, _ := w.key(access.Key{FullAccess: true}, "")
 		reads, _ := w.key(access.Key{}, "contacts:read activities:read")
 		asks, _ := w.key(access.Key{}, "contacts:write-approval deals:write-approval tasks:write-approval pipelines:read activities:write")
 		mine := w.workspace
 		w.workspace = access.Workspace{ID: typeid.NewID("ws"), Name: "Other", Plan: access.Pro, TimeZone: "UTC", CreatedAt: time.Now()}
-		if err := db.CreateWorkspace(t.Context(), w.workspace); err != nil {
+		if err := w.db.CreateWorkspace(t.Context(), w.workspace); err != nil {
 			t.Fatal(err)
 		}
 		other, _ := w.key(access.Key{FullAccess: true}, "")
@@ -479,8 +478,8 @@ func TestResourcesFollowRights(t *testing.T) {
 }
 
 func TestCompletionsHaveAtMostAHundredValues(t *testing.T) {
-	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
-		w := newWorld(t, db)
+	storagetest.EachURL(t, func(t *testing.T, url string) {
+		w := newWorld(t, url)
 		full, _ := w.key(access.Key{FullAccess: true}, "")
 		a := agent{t, connect(t, w.url, "2025-11-25", bearer{token: full})}
 		for i := range 101 {
@@ -508,8 +507,8 @@ func compactSorted(t *testing.T, b []byte) string {
 // A catalog of one's own: its kinds are resources, secrets stay masked, and
 // prompts whose tools it lacks are not there.
 func TestResourcesOfAnotherCatalog(t *testing.T) {
-	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
-		w := newWorldOf(t, db, catalog.Source{Name: "own.yaml", Data: []byte(`
+	storagetest.EachURL(t, func(t *testing.T, url string) {
+		w := newWorld(t, url, catalog.Source{Name: "own.yaml", Data: []byte(`
 remove: [activities, pipelines, deals, work-orders, documents]
 resources:
   tasks:
@@ -542,7 +541,7 @@ resources:
 			t.Errorf("prompts: got %+v (%v), want draft_follow_up without deal_id", prompts, err)
 		}
 
-		w = newWorldOf(t, db, catalog.Source{Name: "own.yaml", Data: []byte(`
+		w = newWorld(t, url, catalog.Source{Name: "own.yaml", Data: []byte(`
 resources:
   tasks:
     singular: task

@@ -468,8 +468,11 @@ func (s *Server) limit(ctx context.Context, h http.Header, c *call) error {
 	}
 	quota, err := s.Limiter.Allow(ctx, c.grant)
 	quota.Header(h)
-	if err != nil {
+	switch {
+	case problem.Is(err, problem.RateLimited):
 		s.count(c, access.OutcomeLimited)
+	case err != nil:
+		s.count(c, access.OutcomeFailed)
 	}
 	return err
 }

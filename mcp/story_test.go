@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"strings"
@@ -24,7 +26,8 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(storagetest.Run(m)) }
 
-// A world is a server on a real database.
+// A world is a server on a real database; on PostgreSQL two, with connections of
+// their own, which answer at random. What tests call directly is of the first.
 type world struct {
 	t         *testing.T
 	db        *storage.DB
@@ -32,39 +35,50 @@ type world struct {
 	server    *mcp.Server
 	url       string
 	workspace access.Workspace
+	database  string
+	more      []catalog.Source
 }
 
-func newWorld(t *testing.T, db *storage.DB) *world { return newWorldOf(t, db) }
-
-// newWorldOf is newWorld with more in the catalog.
-func newWorldOf(t *testing.T, db *storage.DB, more ...catalog.Source) *world {
-	c, err := catalog.Load(more...)
-	if err != nil {
-		t.Fatal(err)
+// newWorld makes a world on the database that url names, with more in its catalog.
+// On PostgreSQL it has two nodes, and each request goes to one at random.
+func newWorld(t *testing.T, url string, more ...catalog.Source) *world {
+	w := &world{t: t, database: url, more: more,
+		workspace: access.Workspace{ID: typeid.NewID("ws"), Name: "Acme", Plan: access.Pro, TimeZone: "UTC", CreatedAt: time.Now()}}
+	db, gate, first := w.newNode()
+	w.db, w.gate, w.server = db, gate, first
+	second := first
+	if storage.IsPostgres(url) {
+		_, _, second = w.newNode()
 	}
-	w := &world{t: t, db: db, workspace: access.Workspace{ID: typeid.NewID("ws"), Name: "Acme", Plan: access.Pro, TimeZone: "UTC", CreatedAt: time.Now()}}
 	if err := db.CreateWorkspace(t.Context(), w.workspace); err != nil {
 		t.Fatal(err)
 	}
-	w.gate = &approvals.Gate{Store: db, InTx: storage.InTx[approvals.Store](db), Watch: db.Watch, Catalog: c,
-		Webhooks: &webhook.Endpoints{Now: time.Now}, Now: time.Now, BaseURL: "https://crm.example.com"}
-	w.url = w.node()
+	srv := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		[]*mcp.Server{first, second}[rand.IntN(2)].ServeHTTP(rw, r)
+	}))
+	t.Cleanup(func() { first.Close(); second.Close(); srv.Close() })
+	w.url = srv.URL
 	return w
 }
 
-// node starts a server of the world's database and returns its URL.
-func (w *world) node() string {
-	t, db := w.t, w.db
-	auth := &access.Authenticator{Store: db, Now: time.Now}
-	s, err := mcp.New(mcp.Config{Catalog: w.gate.Catalog, Gate: w.gate, Authenticate: auth.Authenticate, Watch: w.db.Watch, StateKey: []byte("key"), BaseURL: "https://crm.example.com", Origin: newOrigin(t),
-		Limiter: &access.Limiter{Now: time.Now, Used: db.UsedSince}, Usage: &access.Usage{Store: db, Now: time.Now}, Version: "test", Now: time.Now})
+// newNode starts a further server of the world's database.
+func (w *world) newNode() (*storage.DB, *approvals.Gate, *mcp.Server) {
+	t := w.t
+	t.Helper()
+	db := storagetest.Open(t, w.database)
+	c, err := catalog.Load(w.more...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := httptest.NewServer(s)
-	t.Cleanup(func() { s.Close(); srv.Close() })
-	w.server = s
-	return srv.URL
+	gate := &approvals.Gate{Store: db, InTx: storage.InTx[approvals.Store](db), Watch: db.Watch, Catalog: c,
+		Webhooks: &webhook.Endpoints{Now: time.Now}, Now: time.Now, BaseURL: "https://crm.example.com"}
+	auth := &access.Authenticator{Store: db, Now: time.Now}
+	s, err := mcp.New(mcp.Config{Catalog: c, Gate: gate, Authenticate: auth.Authenticate, Watch: db.Watch, StateKey: []byte("key"), BaseURL: "https://crm.example.com", Origin: newOrigin(t),
+		Limiter: &access.Limiter{Now: time.Now, Used: db.UsedSince, Meters: db.Meters()}, Usage: &access.Usage{Store: db, Now: time.Now}, Version: "test", Now: time.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return db, gate, s
 }
 
 // key makes a key and returns its secret and its grant.
@@ -123,8 +137,8 @@ func idOf(t *testing.T, got map[string]any) string {
 }
 
 func TestAgentAsksAndAPersonDecides(t *testing.T) {
-	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
-		w := newWorld(t, db)
+	storagetest.EachURL(t, func(t *testing.T, url string) {
+		w := newWorld(t, url)
 		secret, _ := w.key(access.Key{}, "contacts:write-approval")
 		_, decider := w.key(access.Key{FullAccess: true, MayDecide: true}, "")
 		a := agent{t, connect(t, w.url, "", bearer{token: secret})}
@@ -140,7 +154,7 @@ func TestAgentAsksAndAPersonDecides(t *testing.T) {
 		if got := a.call("list_contacts", `{}`); len(got["data"].([]any)) != 0 {
 			t.Errorf("before the decision: got %v, want no contact", got)
 		}
-		stored, err := db.Approval(t.Context(), w.workspace.ID, id)
+		stored, err := w.db.Approval(t.Context(), w.workspace.ID, id)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -187,8 +201,8 @@ func TestAgentAsksAndAPersonDecides(t *testing.T) {
 }
 
 func TestAgentSeesNothingOfOthers(t *testing.T) {
-	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
-		w := newWorld(t, db)
+	storagetest.EachURL(t, func(t *testing.T, url string) {
+		w := newWorld(t, url)
 		mine, _ := w.key(access.Key{}, "contacts:write-approval")
 		theirs, _ := w.key(access.Key{}, "contacts:write-approval")
 		id := idOf(t, agent{t, connect(t, w.url, "", bearer{token: theirs})}.call("create_contact", `{"first_name":"Ada"}`))
@@ -200,8 +214,8 @@ func TestAgentSeesNothingOfOthers(t *testing.T) {
 }
 
 func TestFullAccessActsAtOnce(t *testing.T) {
-	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
-		w := newWorld(t, db)
+	storagetest.EachURL(t, func(t *testing.T, url string) {
+		w := newWorld(t, url)
 		secret, _ := w.key(access.Key{FullAccess: true}, "")
 		a := agent{t, connect(t, w.url, "", bearer{token: secret})}
 		made := a.call("create_contact", `{"first_name":"Ada","metadata":{"a":1,"A":2}}`)
@@ -226,8 +240,8 @@ func TestFullAccessActsAtOnce(t *testing.T) {
 }
 
 func TestRightsHoldFromTheNextRequest(t *testing.T) {
-	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
-		w := newWorld(t, db)
+	storagetest.EachURL(t, func(t *testing.T, url string) {
+		w := newWorld(t, url)
 		secret, g := w.key(access.Key{}, "contacts:read")
 		session := connect(t, w.url, "", bearer{token: secret})
 		waits := func() (listed, waits bool) {
@@ -246,7 +260,7 @@ func TestRightsHoldFromTheNextRequest(t *testing.T) {
 		for scopes, want := range map[string][2]bool{"contacts:read": {false, false}, "contacts:write-approval": {true, true}, "contacts:write": {true, false}} {
 			k := *g.Key
 			k.Scopes, _ = access.ParseScopes(scopes)
-			if err := db.UpdateKey(t.Context(), k); err != nil {
+			if err := w.db.UpdateKey(t.Context(), k); err != nil {
 				t.Fatal(err)
 			}
 			if listed, queued := waits(); listed != want[0] || queued != want[1] {
@@ -255,7 +269,7 @@ func TestRightsHoldFromTheNextRequest(t *testing.T) {
 		}
 		k := *g.Key
 		k.RevokedAt = time.Now()
-		if err := db.UpdateKey(t.Context(), k); err != nil {
+		if err := w.db.UpdateKey(t.Context(), k); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := session.ListTools(t.Context(), nil); err == nil {

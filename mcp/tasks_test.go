@@ -9,14 +9,13 @@ import (
 
 	"trustpager/access"
 	"trustpager/approvals"
-	"trustpager/storage"
 	"trustpager/storage/storagetest"
 	"trustpager/typeid"
 )
 
 func TestTaskOf2026IsTheApproval(t *testing.T) {
-	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
-		w := newWorld(t, db)
+	storagetest.EachURL(t, func(t *testing.T, url string) {
+		w := newWorld(t, url)
 		token, _ := w.key(access.Key{}, "contacts:write-approval")
 		other, _ := w.key(access.Key{}, "contacts:write-approval")
 		_, decider := w.key(access.Key{FullAccess: true, MayDecide: true}, "")
@@ -70,7 +69,7 @@ func TestTaskOf2026IsTheApproval(t *testing.T) {
 			}
 		}
 		want(t, get(token, id), map[string]any{"status": "cancelled", "result": nil})
-		if a, err := db.Approval(t.Context(), w.workspace.ID, id); err != nil || a.Status != approvals.Withdrawn {
+		if a, err := w.db.Approval(t.Context(), w.workspace.ID, id); err != nil || a.Status != approvals.Withdrawn {
 			t.Errorf("cancelled: got %v, %v, want it withdrawn", a.Status, err)
 		}
 
@@ -108,8 +107,8 @@ func TestTaskOf2026IsTheApproval(t *testing.T) {
 }
 
 func TestTaskOf2025(t *testing.T) {
-	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
-		w := newWorld(t, db)
+	storagetest.EachURL(t, func(t *testing.T, url string) {
+		w := newWorld(t, url)
 		token, _ := w.key(access.Key{}, "contacts:write-approval deals:write")
 		other, _ := w.key(access.Key{}, "contacts:write-approval deals:write")
 		_, decider := w.key(access.Key{FullAccess: true, MayDecide: true}, "")
@@ -203,8 +202,7 @@ func TestTaskOf2025(t *testing.T) {
 }
 
 func TestTasksGoThroughManyPages(t *testing.T) {
-	db := storagetest.Open(t, t.TempDir()+"/test.db")
-	w := newWorld(t, db)
+	w := newWorld(t, t.TempDir()+"/test.db")
 	token, grant := w.key(access.Key{}, "contacts:write-approval deals:write")
 	const n = 120
 	for i := range n {

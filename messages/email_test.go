@@ -389,7 +389,7 @@ func TestAttemptThatLosesItsRecordGoesOutAsTheSame(t *testing.T) {
 		if err := kind.Handle(t.Context(), lost[0]); err == nil {
 			t.Fatal("the first attempt was to die")
 		}
-		fresh := servertest.Join(t, o.Server)
+		fresh := servertest.Join(t, o.Server, servertest.Options{})
 		o.Server = fresh
 		o.Messages.Accounts.Network.Roots = m.Roots
 		o.Clock.Advance(2 * time.Minute)

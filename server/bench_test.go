@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"trustpager/access"
+	"trustpager/admin"
 	"trustpager/server"
 	"trustpager/server/servertest"
 	"trustpager/storage/storagetest"
@@ -29,7 +31,7 @@ type fixture struct {
 
 func newFixture(tb testing.TB, url string) fixture {
 	tb.Helper()
-	f := fixture{Server: servertest.New(tb, url, servertest.Options{Config: func(c *server.Config) { c.Now = nil }})}
+	f := fixture{Server: servertest.New(tb, url, servertest.Options{Alone: true, Config: func(c *server.Config) { c.Now = nil }})}
 	for i := range 40 {
 		r := f.Do("POST", "/v1/contacts", f.Full, fmt.Sprintf(`{"first_name":"Contact %d","last_name":"Bench","email":"c%d@example.com","phone":"+447700900233"}`, i, i))
 		f.contact = r.Want(tb, http.StatusCreated).Text("data.id")
@@ -68,8 +70,25 @@ func (f fixture) parallel(b *testing.B, method, path, key string, want int, body
 
 func nothing(int64) string { return "" }
 
+func (f fixture) getContact(int64) string {
+	return `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"get_contact","arguments":{"id":"` + f.contact + `"}}}`
+}
+
+// limited returns the secret of a key with high limits.
+func (f fixture) limited() string {
+	secret, _ := f.AddKey(admin.KeyInput{Name: new("limited"), FullAccess: new(true), Limits: &access.Limits{PerMinute: 1_000_000, PerDay: 1_000_000_000}})
+	return secret
+}
+
 func BenchmarkMe(b *testing.B) {
 	eachEngine(b, func(b *testing.B, f fixture) { f.parallel(b, "GET", "/v1/me", f.Agent, 200, nothing) })
+}
+
+// BenchmarkMeLimited is the same with limits that are never reached.
+func BenchmarkMeLimited(b *testing.B) {
+	eachEngine(b, func(b *testing.B, f fixture) {
+		f.parallel(b, "GET", "/v1/me", f.limited(), 200, nothing)
+	})
 }
 
 func BenchmarkGet(b *testing.B) {
@@ -90,9 +109,13 @@ func BenchmarkCreate(b *testing.B) {
 
 func BenchmarkToolsCall(b *testing.B) {
 	eachEngine(b, func(b *testing.B, f fixture) {
-		f.parallel(b, "POST", "/mcp", f.Agent, 200, func(int64) string {
-			return `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"get_contact","arguments":{"id":"` + f.contact + `"}}}`
-		})
+		f.parallel(b, "POST", "/mcp", f.Agent, 200, f.getContact)
+	})
+}
+
+func BenchmarkToolsCallLimited(b *testing.B) {
+	eachEngine(b, func(b *testing.B, f fixture) {
+		f.parallel(b, "POST", "/mcp", f.limited(), 200, f.getContact)
 	})
 }
 

@@ -140,7 +140,7 @@ func BenchmarkPages(b *testing.B) {
 		"sqlite":   func() string { return b.TempDir() + "/bench.db" },
 		"postgres": func() string { return storagetest.Postgres(b) },
 	} {
-		s := servertest.New(b, url(), servertest.Options{Config: func(c *server.Config) { c.Now = nil }})
+		s := servertest.New(b, url(), servertest.Options{Alone: true, Config: func(c *server.Config) { c.Now = nil }})
 		fill(b, s, 100_000, 10_000)
 		v := visit(b, s, addAdmin(b, s))
 		for name, path := range somePages(b, s) {
@@ -157,7 +157,7 @@ func BenchmarkPages(b *testing.B) {
 // runs no more statements.
 func TestPagesRunNoStatementPerRow(t *testing.T) {
 	storagetest.EachURL(t, func(t *testing.T, db string) {
-		s := servertest.New(t, db, servertest.Options{})
+		s := servertest.New(t, db, servertest.Options{Alone: true}) // each process remembers what it has read
 		fill(t, s, 4, 4)
 		v := visit(t, s, addAdmin(t, s))
 		pages := somePages(t, s)

@@ -109,7 +109,7 @@ func TestServerTellsPeople(t *testing.T) {
 		outbox := filepath.Join(t.TempDir(), "outbox")
 		s := servertest.New(t, db, servertest.Options{Work: true, Config: func(c *server.Config) { c.Mail.Outbox = outbox }})
 		addAdmin(t, s)
-		other := servertest.Join(t, s)
+		other := servertest.Join(t, s, servertest.Options{})
 		until := func(what string, done func() bool) {
 			t.Helper()
 			for end := time.Now().Add(20 * time.Second); !done(); runtime.Gosched() {

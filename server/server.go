@@ -121,7 +121,7 @@ func New(ctx context.Context, db *storage.DB, key secret.Key, cat *catalog.Catal
 		return nil, err
 	}
 	s.Auth = &access.Authenticator{Store: db, Tokens: s.OAuth.Verify, Now: c.Now}
-	s.Limiter = &access.Limiter{Now: c.Now, Used: db.UsedSince}
+	s.Limiter = &access.Limiter{Now: clock, Used: db.UsedSince, Meters: db.Meters()}
 	s.Usage = &access.Usage{Store: db, Now: c.Now}
 
 	api := &rest.API{Gate: s.Gate, Desk: s.Desk, Catalog: cat, Auth: s.Auth, Limiter: s.Limiter, Usage: s.Usage, Audit: db, Origin: names,
@@ -313,6 +313,7 @@ func (s *Server) purge(ctx context.Context, _ jobs.Job) error {
 		{"tallies", s.DB.PurgeTallies, now.Add(-keepTallies)},
 		{"links for a new password", s.DB.PurgeResetLinks, now},
 		{"invitations", s.DB.PurgeInvitations, now.Add(-keepInvitations)},
+		{"meters", func(ctx context.Context, _ time.Time) (int64, error) { return s.DB.PurgeMeters(ctx) }, now}, // by the database's clock
 	} {
 		total := int64(0)
 		for n := int64(1); n > 0; total += n {

@@ -358,7 +358,8 @@ func TestLogsHoldNoSecrets(t *testing.T) {
 }
 
 func TestOperationalPages(t *testing.T) {
-	each(t, func(t *testing.T, s *servertest.Server) {
+	storagetest.EachURL(t, func(t *testing.T, url string) {
+		s := servertest.New(t, url, servertest.Options{Alone: true}) // metrics are of a process, and it loses its database
 		for _, path := range []string{"/healthz", "/readyz"} {
 			if got := s.Do("GET", path, "", "").Want(t, 200); string(got.Body) != "ok\n" {
 				t.Errorf("%s: got %q, want ok", path, got.Body)

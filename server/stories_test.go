@@ -339,7 +339,7 @@ func TestClientOnPages(t *testing.T) {
 func TestPauseOnPages(t *testing.T) {
 	storagetest.EachURL(t, func(t *testing.T, db string) {
 		s := servertest.New(t, db, servertest.Options{})
-		other := servertest.Join(t, s)
+		other := servertest.Join(t, s, servertest.Options{})
 		addAdmin(t, s)
 		b := browsertest.New(t)
 		id := queued(t, s, s.Agent, "POST", "/v1/contacts", `{"first_name":"One"}`)
@@ -517,10 +517,13 @@ func TestConnectOnPages(t *testing.T) {
 		logIn(b, s, "robin@example.com", "/connect")
 		b.Do(browsertest.See("#last-call:not(.now)"))
 		b.Look("connect-quiet")
-		for _, client := range []string{"claude", "claude-code", "cursor", "vscode", "chatgpt", "curl"} {
+		for _, client := range []string{"claude", "claude-code", "cursor", "vscode", "chatgpt", "stdio", "curl"} {
 			b.Do(browsertest.Press(`main a[href="/connect?client=`+client+`"]`), browsertest.See(`main a[href="/connect?client=`+client+`"][aria-current]`))
 			if got := b.Text("main"); !strings.Contains(got, s.URL) {
 				t.Errorf("%s: got %q, want this server's address", client, got)
+			}
+			if client == "stdio" { // what is to be pasted is longest there
+				b.Look("connect-stdio")
 			}
 		}
 		s.Do("GET", "/v1/contacts", s.Agent, "").Want(t, 200)

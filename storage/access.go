@@ -461,6 +461,9 @@ func (db *DB) addSecret(ctx context.Context, k access.Key, hash string, now time
 func (db *DB) UpdateKey(ctx context.Context, k access.Key) error {
 	return db.step(ctx, func(tx *DB) error {
 		tx.notifyOnce(access.RightsTopic(k.Workspace))
+		if err := tx.forgetMeters(ctx, k.Workspace, k.ID, `SELECT id FROM keys WHERE workspace = $1 AND id = $2 AND per_minute = 0 AND per_day = 0`); err != nil {
+			return err
+		}
 		n, err := affected(tx.q.ExecContext(ctx, `UPDATE keys SET version = version + 1, name = $3, full_access = $4, may_decide = $5, scopes = $6,
 				per_minute = $7, per_day = $8, expires = $9, revoked = $10
 			WHERE workspace = $1 AND id = $2`,

@@ -335,9 +335,16 @@ func (db *DB) Policy(ctx context.Context, workspace, client string) (oauth.Polic
 // UpdatePolicy stores the ceiling and the limits of a client in a workspace. It
 // fails with [problem.NotFound].
 func (db *DB) UpdatePolicy(ctx context.Context, p oauth.Policy) error {
-	return db.oneOfRights(ctx, func() error { return noClient(p.Client) }, `
-		UPDATE oauth_policies SET version = version + 1, ceiling = $3, per_minute = $4, per_day = $5 WHERE workspace = $1 AND client = $2`,
-		p.Workspace, p.Client, access.FormatScopes(p.Ceiling), p.Limits.PerMinute, p.Limits.PerDay)
+	return db.step(ctx, func(tx *DB) error {
+		tx.notifyOnce(access.RightsTopic(p.Workspace))
+		if err := tx.forgetMeters(ctx, p.Workspace, p.Client, `SELECT g.id FROM oauth_grants g JOIN oauth_policies p ON p.workspace = g.workspace AND p.client = g.client
+			WHERE g.workspace = $1 AND g.client = $2 AND p.per_minute = 0 AND p.per_day = 0`); err != nil {
+			return err
+		}
+		return tx.one(ctx, func() error { return noClient(p.Client) }, `
+			UPDATE oauth_policies SET version = version + 1, ceiling = $3, per_minute = $4, per_day = $5 WHERE workspace = $1 AND client = $2`,
+			p.Workspace, p.Client, access.FormatScopes(p.Ceiling), p.Limits.PerMinute, p.Limits.PerDay)
+	})
 }
 
 // RemoveClient removes what the workspace has of a client: its policy, its

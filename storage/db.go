@@ -48,6 +48,7 @@ type DB struct {
 type shared struct {
 	dialect  *dialect
 	pool     *sql.DB // SQLite: the readers
+	quick    *sql.DB // PostgreSQL: of the meters, and of nothing else
 	writer   *writer // SQLite only
 	path     string  // SQLite: the file
 	url      string  // PostgreSQL
@@ -252,6 +253,9 @@ func (db *DB) Close() error {
 	db.done.Wait()
 	if db.pool != nil {
 		errs = append(errs, db.pool.Close())
+	}
+	if db.quick != nil {
+		errs = append(errs, db.quick.Close())
 	}
 	return errors.Join(errs...)
 }

@@ -55,7 +55,7 @@ const IndexMarks = indexMarks
 const ReindexBatch = reindexBatch
 
 // Versions is the number of the last migration.
-const Versions = 16
+const Versions = 18
 
 // WaitQueued waits until n transactions wait for SQLite's writer.
 func (db *DB) WaitQueued(t testing.TB, n int) {
@@ -93,3 +93,7 @@ func (db *DB) DropIdle() {
 	db.pool.SetMaxIdleConns(0)
 	db.pool.SetMaxIdleConns(16)
 }
+
+// Pool and Quick are the connections of all else and of the meters.
+func (db *DB) Pool() *sql.DB  { return db.pool }
+func (db *DB) Quick() *sql.DB { return db.quick }

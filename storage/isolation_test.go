@@ -27,7 +27,7 @@ import (
 // notOfAWorkspace lists the methods of a DB that touch no workspace's rows, or
 // are for the operator and the server itself, which see all.
 var notOfAWorkspace = []string{
-	"BaseURL", "SetBaseURL", "Close", "Engine", "Ping", "Reindex", "Savepoint", "Statements", "Watch", "Notify", "LockName", "NoteChange", // the database as a whole
+	"BaseURL", "SetBaseURL", "Close", "Meters", "Engine", "Ping", "Reindex", "Savepoint", "Statements", "Watch", "Notify", "LockName", "NoteChange", // the database as a whole
 	"CreateUser", "UserByEmail", "UserByID", "SetPassword", "SetUserName", "ReplacePassword", "Memberships", "CanLogIn", "NoteLogin", // people, who may be in several workspaces
 	"Session", "CreateSession", "UpdateSession", "DeleteSession", // theirs
 	"CreateResetLink", "ResetLink", "TakeResetLink", // theirs
@@ -39,8 +39,8 @@ var notOfAWorkspace = []string{
 	"SigningKeys", "AddSigningKey", // the server's
 	"AccountByID", "ReadableAccounts", // find the workspace by an id, and for the server that reads mailboxes
 	"ClaimJobs", "NextJobDue", "JobsPaused", "PauseJobs", "ResumeJobs", "DeadJobs", "PendingWorkspaces", // the runner's
-	"PurgeRequests", "PurgeIdempotencyKeys", "PurgeDeadJobs", "PurgeDeliveries", "PurgeClients", "PurgeUnconsented", "PurgeTokens", "PurgeSessions", "PurgeResetLinks", "PurgeTallies", "PurgeInvitations", "PurgeTasks", // the clean-up's
-	"Raw", "Rows", "DropIdle", "ListQuery", "Setting", "SetSetting", "CutWriter", "CutNow", "WaitQueued", "Touch", "PurgeLocked", // of these tests
+	"PurgeRequests", "PurgeIdempotencyKeys", "PurgeDeadJobs", "PurgeDeliveries", "PurgeClients", "PurgeUnconsented", "PurgeTokens", "PurgeSessions", "PurgeResetLinks", "PurgeTallies", "PurgeInvitations", "PurgeMeters", "PurgeTasks", // the clean-up's
+	"Raw", "Rows", "Pool", "Quick", "DropIdle", "ListQuery", "Setting", "SetSetting", "CutWriter", "CutNow", "WaitQueued", "Touch", "PurgeLocked", // of these tests
 }
 
 // seen returns an error if a read has found something.

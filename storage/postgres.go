@@ -40,6 +40,9 @@ func (db *DB) openPostgres(ctx, background context.Context, url string, opts Opt
 	db.pool.SetMaxIdleConns(16)
 	db.pool.SetConnMaxIdleTime(5 * time.Minute)
 	db.q = counted{db.pool, &db.statements}
+	quick := cfg.Copy()
+	quick.RuntimeParams["synchronous_commit"] = "off"
+	db.openQuick(stdlib.OpenDB(*quick, stdlib.OptionAfterConnect(db.holdKey)))
 	if err := migrate(ctx, db.dialect, db.pool, opts, func(int64) error { return nil }); err != nil {
 		return err
 	}

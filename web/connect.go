@@ -50,6 +50,11 @@ var guides = []struct {
 		{Says: "In Settings → Apps → Advanced settings turn on Developer mode, then choose Create app."},
 		{Says: "Paste this address, with OAuth as the authentication:", Paste: "{mcp}"},
 	}},
+	{"stdio", "Other programs", false, []connectStep{
+		{Says: "Some programs only talk to servers that they start themselves on this computer (stdio), as Claude Desktop does with its configuration file. For them there is the command trustpager mcp. Install trustpager here, and take an API key, which an admin makes under API and agents. In Claude Desktop choose Settings → Developer → Edit Config, and put in:",
+			Paste: `{"mcpServers": {"trustpager": {"command": "trustpager", "args": ["mcp"], "env": {"TRUSTPAGER_URL": {mcp-json}, "TRUSTPAGER_KEY": "tp_live_…"}}}}`},
+		{Says: "If it does not find the program, write its whole path as the command. Then start the program anew."},
+	}},
 	{"curl", "curl and scripts", false, []connectStep{
 		{Says: "Scripts use an API key. An admin makes one under API and agents; it is shown once. Then:",
 			Paste: "curl -s {base}/v1/me -H \"Authorization: Bearer tp_live_…\""},

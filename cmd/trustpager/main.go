@@ -56,6 +56,7 @@ type cli struct {
 	Secret    secretCmd    `cmd:"" help:"Change the secret key of the server."`
 	Backup    backupCmd    `cmd:"" help:"Write a backup of a SQLite database, while it is in use."`
 	Restore   restoreCmd   `cmd:"" help:"Restore a backup to new files."`
+	MCP       mcpCmd       `cmd:"" name:"mcp" help:"Connect an MCP client that only speaks stdio with a server."`
 	Migrate   migrateCmd   `cmd:"" help:"Bring the tables of the database up to date."`
 	Version   versionCmd   `cmd:"" help:"Print the version."`
 }

@@ -7,21 +7,29 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"trustpager/access"
 	"trustpager/admin"
 	"trustpager/catalog"
 	"trustpager/server"
+	"trustpager/storage"
 	"trustpager/storage/storagetest"
 )
 
-// A Server is a server with a workspace in it.
+// A Server is a server with a workspace in it. On PostgreSQL it is two nodes
+// behind one address, each with its own connections and background work, and
+// each request goes to one of them at random: so every story is one of two nodes
+// too. Its parts, which tests call directly, are those of the first node.
 type Server struct {
 	*server.Server
 	URL       string // of the server, without a slash at the end
@@ -34,12 +42,14 @@ type Server struct {
 	FullID    string
 	Client    *http.Client // checks each answer against the OpenAPI document
 
-	tb testing.TB
+	tb    testing.TB
+	nodes []*server.Server
 }
 
 // Options say how a server differs from the usual one.
 type Options struct {
 	Work   bool                 // do the background work: deliveries, expiries, usage counters
+	Alone  bool                 // one node also on PostgreSQL, for what is of one process by its nature
 	Config func(*server.Config) // changes the configuration before the start
 }
 
@@ -65,10 +75,30 @@ func New(tb testing.TB, url string, o Options) *Server {
 }
 
 // Join starts another server on the database of s, with the same clock.
-func Join(tb testing.TB, s *Server) *Server {
+func Join(tb testing.TB, s *Server, o Options) *Server {
 	tb.Helper()
 	other := *s
-	return start(tb, &other, Options{})
+	return start(tb, &other, o)
+}
+
+// FlushUsage stores what the nodes have counted of calls.
+func (s *Server) FlushUsage() {
+	s.tb.Helper()
+	for _, node := range s.nodes {
+		if err := node.Usage.Flush(context.Background()); err != nil {
+			s.tb.Fatal(err)
+		}
+	}
+}
+
+// Pass lets time pass: for the server, and for PostgreSQL's limits, which go by
+// the database's clock. From then on that stands still too.
+func (s *Server) Pass(d time.Duration) {
+	s.tb.Helper()
+	s.Clock.Advance(d)
+	if storage.IsPostgres(s.Database) {
+		storagetest.SetClock(s.tb, s.Database, s.Clock.Now())
+	}
 }
 
 // start starts a server on the database that s names, and fills s.
@@ -84,13 +114,21 @@ func start(tb testing.TB, s *Server, o Options) *Server {
 	if o.Config != nil {
 		o.Config(&c)
 	}
-	if s.Server, err = server.New(tb.Context(), storagetest.OpenAt(tb, s.Database, s.Clock.Now), storagetest.Key, cat, c); err != nil {
-		tb.Fatal(err)
+	n := 1
+	if storage.IsPostgres(s.Database) && !o.Alone {
+		n = 2
 	}
-	if o.Work {
-		s.work()
+	s.nodes = make([]*server.Server, n)
+	for i := range s.nodes {
+		if s.nodes[i], err = server.New(tb.Context(), storagetest.OpenAt(tb, s.Database, c.Now), storagetest.Key, cat, c); err != nil {
+			tb.Fatal(err)
+		}
+		if o.Work {
+			s.work(s.nodes[i])
+		}
 	}
-	front.Config.Handler = s.Handler()
+	s.Server = s.nodes[0]
+	front.Config.Handler = s.balance()
 	front.Start()
 	tb.Cleanup(front.Close)
 	s.Client = front.Client()
@@ -99,11 +137,35 @@ func start(tb testing.TB, s *Server, o Options) *Server {
 	return s
 }
 
-// work does the background work until the test ends.
-func (s *Server) work() {
+// balance returns what has each request answered by one of the nodes.
+func (s *Server) balance() http.Handler {
+	if len(s.nodes) == 1 {
+		return s.Handler()
+	}
+	seed := rand.Uint64()
+	if set, err := strconv.ParseUint(os.Getenv("TRUSTPAGER_TEST_SEED"), 10, 64); err == nil {
+		seed = set
+	}
+	s.tb.Cleanup(func() {
+		if s.tb.Failed() {
+			s.tb.Logf("requests went to the nodes of %s by TRUSTPAGER_TEST_SEED=%d", s.URL, seed)
+		}
+	})
+	var mu sync.Mutex
+	random := rand.New(rand.NewPCG(seed, 0))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		node := s.nodes[random.IntN(len(s.nodes))]
+		mu.Unlock()
+		node.Handler().ServeHTTP(w, r)
+	})
+}
+
+// work does the background work of a node until the test ends.
+func (s *Server) work(node *server.Server) {
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- s.Work(ctx) }()
+	go func() { done <- node.Work(ctx) }()
 	s.tb.Cleanup(func() {
 		stop()
 		if err := <-done; err != nil {

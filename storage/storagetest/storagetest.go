@@ -156,6 +156,21 @@ func (c *Cluster) create(t testing.TB, from string) string {
 	return c.url(name)
 }
 
+// SetClock sets the clock that the PostgreSQL database at the URL counts the
+// limits of credentials by. It stands still.
+func SetClock(t testing.TB, url string, now time.Time) {
+	t.Helper()
+	db, err := sql.Open("pgx", url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.Exec(fmt.Sprintf("CREATE OR REPLACE FUNCTION now() RETURNS timestamptz LANGUAGE sql STABLE AS 'SELECT to_timestamp(%d.%06d)'",
+		now.Unix(), now.Nanosecond()/1000)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // exec runs one statement outside of the databases of tests.
 func (c *Cluster) exec(query string) error { return c.execIn("postgres", query) }
 
@@ -212,7 +227,8 @@ func Run(m *testing.M) int {
 }
 
 func (c *Cluster) url(database string) string {
-	q := url.Values{"host": {c.dir}, "user": {"postgres"}, "sslmode": {"disable"}}
+	// The system's functions come last, so that SetClock can stand before now().
+	q := url.Values{"host": {c.dir}, "user": {"postgres"}, "sslmode": {"disable"}, "options": {"-csearch_path=public,pg_catalog"}}
 	return "postgres:///" + database + "?" + q.Encode()
 }
 
