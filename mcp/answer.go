@@ -31,6 +31,11 @@ type answer struct {
 }
 
 func (a answer) result() *mcpgo.CallToolResult {
+	if a.encoded != nil {
+		r := &mcpgo.CallToolResult{}
+		_ = json.Unmarshal(a.encoded, r) // cannot fail: it was encoded by us
+		return r
+	}
 	if a.text == "" {
 		a.text = string(a.structured)
 	}

@@ -116,7 +116,8 @@ type Server struct {
 
 	kinds     []*kind // that can be read as resources, in the order of the catalog
 	prompts   []*prompt
-	readsHTTP http.Handler // of a server of mcp-go's that has the resources, prompts and completions
+	reads     *server.MCPServer // has the resources, prompts and completions
+	readsHTTP http.Handler      // its transport
 
 	closing context.Context
 	close   context.CancelFunc
