@@ -110,11 +110,11 @@ func TestPlainCallIsAnsweredAsMCPGoWould(t *testing.T) {
 		c := &call{message: message{id: json.RawMessage(tt.id), method: methodToolsCall, name: json.RawMessage(`"` + tt.tool + `"`)}}
 		request := func() *http.Request {
 			r := httptest.NewRequest("POST", "/mcp", nil)
-			return forward(r.WithContext(context.WithValue(r.Context(), callKey{}, c)), c.stripped())
+			return forward(r.WithContext(context.WithValue(r.Context(), callKey{}, c)), c.stripped(nil))
 		}
 		own, theirs := httptest.NewRecorder(), httptest.NewRecorder()
 		s.callsHTTP.ServeHTTP(theirs, request())
-		if err := s.answerCall(own, request(), c, c.stripped()); err != nil {
+		if err := s.answerCall(own, request(), c, c.stripped(nil)); err != nil {
 			t.Fatal(err)
 		}
 		var got, want any
@@ -165,7 +165,7 @@ func FuzzParseReadsWhatMCPGoReads(f *testing.F) {
 		}
 		read := body
 		if m.method == methodToolsCall {
-			read = m.stripped()
+			read = m.stripped(nil)
 		}
 		if err := json.Unmarshal(read, &theirs); err != nil && m.method == methodToolsCall {
 			t.Fatalf("%s: %v", read, err)
