@@ -56,12 +56,11 @@ func Node(t testing.TB) (runtime, dir string) {
 	return runtime, dir
 }
 
-// Command returns the suite's command, to be run within a minute or the time that
-// the test has.
+// Command returns the suite's command, to be run within two minutes.
 func Command(t testing.TB, args ...string) *exec.Cmd {
 	t.Helper()
 	runtime, dir := Node(t)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, runtime, append([]string{"node_modules/@modelcontextprotocol/conformance/dist/index.js"}, args...)...)
 	cmd.Dir = dir
