@@ -55,7 +55,7 @@ func newFixture(t testing.TB) string {
 	}
 	f.Server.tasks = f.tasks
 	f.mount(t)
-	h.Config.Handler = f
+	h.Config.Handler = f.Server
 	h.Start()
 	t.Cleanup(h.Close)
 	t.Cleanup(f.Close)
@@ -204,7 +204,7 @@ var fixturePrompts = []struct {
 		said := server.ElicitationResponse(r.Params.InputResponses, "user_context")
 		if said == nil || said.Action != mcpgo.ElicitationResponseActionAccept {
 			return server.NewInputRequestBuilder("").Elicit("user_context", mcpgo.ElicitationParams{
-				Message: "What context should the prompt use?", RequestedSchema: json.RawMessage(formOf1("context", "string")),
+				Message: "What context should the prompt use?", RequestedSchema: json.RawMessage(oneMember("context", "string")),
 			}).PromptResult()
 		}
 		context, _ := json.Marshal(said.Content)
@@ -257,7 +257,7 @@ func (f *fixture) fixtures() []definition {
 			schema: `{"type":"object","properties":{"region":{"type":"string","x-mcp-header":"Region"}}}`},
 
 		// What only a session, or a stream of the server's, could do.
-		{name: "test_tool_with_logging", run: func(ctx context.Context, c *call) (answer, error) {
+		{name: "test_tool_with_logging", run: func(ctx context.Context, _ *call) (answer, error) {
 			for _, what := range []string{"Tool execution started", "Tool processing data", "Tool execution completed"} {
 				f.notify(ctx, "notifications/message", map[string]any{"level": "info", "data": what})
 			}
@@ -273,7 +273,13 @@ func (f *fixture) fixtures() []definition {
 			return answer{text: "It has come to its end."}, nil
 		}},
 		{name: "test_sampling", schema: `{"type":"object","properties":{"prompt":{"type":"string"}},"required":["prompt"]}`, run: func(ctx context.Context, c *call) (answer, error) {
-			r, err := f.calls.RequestSampling(ctx, mcpgo.CreateMessageRequest{CreateMessageParams: mcpgo.CreateMessageParams{MaxTokens: 100}})
+			var in struct{ Prompt string }
+			if err := json.Unmarshal(c.arguments, &in); err != nil {
+				return answer{}, err
+			}
+			//lint:ignore SA1019 the suite has a scenario for it
+			r, err := f.calls.RequestSampling(ctx, mcpgo.CreateMessageRequest{CreateMessageParams: mcpgo.CreateMessageParams{
+				Messages: []mcpgo.SamplingMessage{{Role: mcpgo.RoleUser, Content: mcpgo.NewTextContent(in.Prompt)}}, MaxTokens: 100}})
 			if err != nil {
 				return answer{}, problem.Errorf(problem.Conflict, "the client cannot be asked: %v", err).WithFix("Use the protocol 2026-07-28.")
 			}
@@ -284,7 +290,7 @@ func (f *fixture) fixtures() []definition {
 		{name: "test_elicitation_sep1330_enums", run: f.elicits},
 		{name: "test_reconnection", run: says(answer{text: "It stays connected."})},
 
-		// What a client must be able to do, and what it is told between.
+		// What a client must be able to do, and what it is told without being asked.
 		{name: "test_missing_capability", run: func(_ context.Context, c *call) (answer, error) {
 			if _, ok := capabilities(c)["sampling"]; !ok {
 				return answer{}, &fault{status: http.StatusBadRequest, code: mcpgo.MISSING_REQUIRED_CLIENT_CAPABILITY, message: "this needs sampling",
@@ -374,7 +380,7 @@ func (f *fixture) notify(ctx context.Context, method string, params map[string]a
 
 // elicits has mcp-go ask the client of before 2026-07-28, as tools of mcp-go's do.
 func (f *fixture) elicits(ctx context.Context, _ *call) (answer, error) {
-	r, err := f.calls.RequestElicitation(ctx, mcpgo.ElicitationRequest{Params: mcpgo.ElicitationParams{Message: "Who are you?", RequestedSchema: json.RawMessage(formOf1("username", "string"))}})
+	r, err := f.calls.RequestElicitation(ctx, mcpgo.ElicitationRequest{Params: mcpgo.ElicitationParams{Message: "Who are you?", RequestedSchema: json.RawMessage(oneMember("username", "string"))}})
 	if err != nil {
 		return answer{}, problem.Errorf(problem.Conflict, "the client cannot be asked: %v", err).WithFix("Use the protocol 2026-07-28.")
 	}
@@ -390,8 +396,8 @@ func capabilities(c *call) map[string]json.RawMessage {
 	return meta.Capabilities
 }
 
-// formOf1 returns the schema of an object with one member.
-func formOf1(name, kind string) string {
+// oneMember returns the schema of an object with one member.
+func oneMember(name, kind string) string {
 	return fmt.Sprintf(`{"type":"object","properties":{%q:{"type":%q}},"required":[%q]}`, name, kind, name)
 }
 
@@ -401,7 +407,7 @@ type requests map[string]json.RawMessage
 // asks returns the requests of the keys, as the suite wants them.
 func asks(keys ...string) requests {
 	elicit := func(message, member, kind string) string {
-		return fmt.Sprintf(`{"method":"elicitation/create","params":{"mode":"form","message":%q,"requestedSchema":%s}}`, message, formOf1(member, kind))
+		return fmt.Sprintf(`{"method":"elicitation/create","params":{"mode":"form","message":%q,"requestedSchema":%s}}`, message, oneMember(member, kind))
 	}
 	sample := func(text string) string {
 		return fmt.Sprintf(`{"method":"sampling/createMessage","params":{"messages":[{"role":"user","content":{"type":"text","text":%q}}],"maxTokens":100}}`, text)
