@@ -21,7 +21,7 @@ var layers = [][]string{
 	{"messages", "admin"},
 	{"storage", "rest", "mcp", "web"},
 	{"storage/storagetest", "server", "jobs/jobstest", "integrations/integrationstest"},
-	{"server/servertest", "server/browsertest"},
+	{"server/servertest", "server/browsertest", "server/conformance"},
 	{"cmd/trustpager"},
 }
 

@@ -27,10 +27,15 @@ type answer struct {
 	about   string          // the approval that it tells of, "" if none
 	task    *task           // the same as a task, nil if nothing is waited for
 	ask     json.RawMessage // the result that asks the user instead, nil if there is nothing to ask
-	encoded json.RawMessage // the result as it was stored, instead of all the above
+	encoded json.RawMessage // the whole result, such as it was stored, instead of structured, text and trailer
 }
 
 func (a answer) result() *mcpgo.CallToolResult {
+	if a.encoded != nil {
+		r := &mcpgo.CallToolResult{}
+		_ = json.Unmarshal(a.encoded, r) // cannot fail: it is a result
+		return r
+	}
 	if a.text == "" {
 		a.text = string(a.structured)
 	}

@@ -3,6 +3,7 @@ package mcp
 import (
 	"context"
 	"encoding/json"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -110,11 +111,11 @@ func TestPlainCallIsAnsweredAsMCPGoWould(t *testing.T) {
 		c := &call{message: message{id: json.RawMessage(tt.id), method: methodToolsCall, name: json.RawMessage(`"` + tt.tool + `"`)}}
 		request := func() *http.Request {
 			r := httptest.NewRequest("POST", "/mcp", nil)
-			return forward(r.WithContext(context.WithValue(r.Context(), callKey{}, c)), c.stripped())
+			return forward(r.WithContext(context.WithValue(r.Context(), callKey{}, c)), c.stripped(nil))
 		}
 		own, theirs := httptest.NewRecorder(), httptest.NewRecorder()
 		s.callsHTTP.ServeHTTP(theirs, request())
-		if err := s.answerCall(own, request(), c, c.stripped()); err != nil {
+		if err := s.answerCall(own, request(), c, c.stripped(nil)); err != nil {
 			t.Fatal(err)
 		}
 		var got, want any
@@ -165,7 +166,7 @@ func FuzzParseReadsWhatMCPGoReads(f *testing.F) {
 		}
 		read := body
 		if m.method == methodToolsCall {
-			read = m.stripped()
+			read = m.stripped(nil)
 		}
 		if err := json.Unmarshal(read, &theirs); err != nil && m.method == methodToolsCall {
 			t.Fatalf("%s: %v", read, err)
@@ -177,4 +178,40 @@ func FuzzParseReadsWhatMCPGoReads(f *testing.F) {
 			t.Errorf("%s: got name %s, mcp-go %s with arguments %s", body, m.name, theirs.Params.Name, theirs.Params.Arguments)
 		}
 	})
+}
+
+// A tool whose schema has an argument repeated in a header is not called if the two
+// differ.
+func TestHeadersOfArgumentsAreCompared(t *testing.T) {
+	base := newFixture(t)
+	for _, tt := range []struct {
+		arguments string
+		headers   []string // values of Mcp-Param-Region
+		want      int
+	}{
+		{`{"region":"eu"}`, []string{"eu"}, 200},
+		{`{"region":"eu"}`, []string{"=?base64?ZXU=?="}, 200},
+		{`{}`, nil, 200},
+		{`{"region":"eu"}`, []string{"us"}, 400},
+		{`{"region":"eu"}`, nil, 400},
+		{`{}`, []string{"eu"}, 400},
+	} {
+		body := `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"test_x_mcp_header","arguments":` + tt.arguments +
+			`,"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}}}`
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, base+"/mcp", strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header = http.Header{"Content-Type": {"application/json"}, "Authorization": {"Bearer " + fixtureToken},
+			"Mcp-Protocol-Version": {"2026-07-28"}, "Mcp-Method": {"tools/call"}, "Mcp-Name": {"test_x_mcp_header"}, "Mcp-Param-Region": tt.headers}
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || resp.StatusCode != tt.want || (tt.want == 400) != strings.Contains(string(got), "-32020") {
+			t.Errorf("%s with %q: got %d %s (%v), want %d", tt.arguments, tt.headers, resp.StatusCode, got, err, tt.want)
+		}
+	}
 }

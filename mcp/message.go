@@ -155,9 +155,10 @@ func (m *message) param(name string) *json.RawMessage {
 	return nil
 }
 
-// stripped returns the tools/call without its arguments, which mcp-go would
-// decode several times and needs for nothing: the handler takes them from m.
-func (m *message) stripped() []byte {
+// stripped returns the tools/call without what mcp-go needs for nothing, but would
+// decode several times: the handler takes it from m. mcp-go needs the arguments of a
+// tool whose schema has some of them repeated in headers, to compare them.
+func (m *message) stripped(t *tool) []byte {
 	b := make([]byte, 0, 96+len(m.id)+len(m.name)+len(m.meta))
 	b = append(b, `{"jsonrpc":"2.0"`...)
 	if m.id != nil {
@@ -166,6 +167,9 @@ func (m *message) stripped() []byte {
 	b = append(b, `,"method":"tools/call","params":{`...)
 	if m.name != nil {
 		b = append(append(b, `"name":`...), m.name...)
+	}
+	if t != nil && t.headers && m.arguments != nil {
+		b = append(append(b, `,"arguments":`...), m.arguments...)
 	}
 	if m.meta != nil {
 		if m.name != nil {

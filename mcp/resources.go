@@ -121,9 +121,9 @@ func (s *Server) addReads() error {
 	}
 	hooks := &server.Hooks{}
 	hooks.AddOnError(s.misread)
-	m, h := s.newServer(append(s.identity(), server.WithHooks(hooks),
+	s.reads, s.readsHTTP = s.newServer(append(s.identity(), server.WithHooks(hooks),
 		server.WithResourceCompletionProvider(completions{s}), server.WithPromptCompletionProvider(completions{s}))...)
-	m.AddResourceTemplate(mcpgo.NewResourceTemplate(scheme+"{+path}", "any"), func(ctx context.Context, r mcpgo.ReadResourceRequest) (contents []mcpgo.ResourceContents, err error) {
+	s.reads.AddResourceTemplate(mcpgo.NewResourceTemplate(scheme+"{+path}", "any"), func(ctx context.Context, r mcpgo.ReadResourceRequest) (contents []mcpgo.ResourceContents, err error) {
 		err = guarded(ctx, func(c *call) error {
 			text, err := s.resource(ctx, c, r.Params.URI)
 			contents = []mcpgo.ResourceContents{mcpgo.TextResourceContents{URI: r.Params.URI, MIMEType: mimeJSON, Text: text}}
@@ -131,11 +131,7 @@ func (s *Server) addReads() error {
 		})
 		return contents, err
 	})
-	if err := s.addPrompts(m); err != nil {
-		return err
-	}
-	s.readsHTTP = h
-	return nil
+	return s.addPrompts(s.reads)
 }
 
 // guarded runs what mcp-go has called for a request. mcp-go has one code for

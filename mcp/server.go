@@ -116,7 +116,8 @@ type Server struct {
 
 	kinds     []*kind // that can be read as resources, in the order of the catalog
 	prompts   []*prompt
-	readsHTTP http.Handler // of a server of mcp-go's that has the resources, prompts and completions
+	reads     *server.MCPServer // has the resources, prompts and completions
+	readsHTTP http.Handler      // its transport
 
 	closing context.Context
 	close   context.CancelFunc
@@ -296,17 +297,16 @@ func (s *Server) dispatch(w http.ResponseWriter, r *http.Request, c *call, body 
 
 // call answers tools/call.
 func (s *Server) call(w http.ResponseWriter, r *http.Request, c *call) error {
-	body := c.stripped()
+	t := s.called(c)
+	body := c.stripped(t)
 	if done, err := s.lacks(w, r, c); done || err != nil {
 		return err
 	}
-	if c.asTask(r) {
-		if t := s.called(c); t != nil && (t.reads || t.action == nil) {
-			return c.faultOf(http.StatusNotFound, mcpgo.METHOD_NOT_FOUND, t.name+" answers at once, and cannot be called as a task: leave task out")
-		}
+	if c.asTask(r) && t != nil && (t.reads || t.action == nil) {
+		return c.faultOf(http.StatusNotFound, mcpgo.METHOD_NOT_FOUND, t.name+" answers at once, and cannot be called as a task: leave task out")
 	}
 	c.outcome = access.OutcomeInvalid // unless the tool is found and says otherwise
-	if t := s.called(c); c.state != nil || t != nil && t.waits || string(c.name) == `"call_tool"` {
+	if c.state != nil || t != nil && t.waits || string(c.name) == `"call_tool"` {
 		// The HTTP server's timeout is for answers that come at once. Where w
 		// cannot do that, the client asks again.
 		http.NewResponseController(w).SetWriteDeadline(time.Now().Add(maxWait + 10*time.Second))

