@@ -367,23 +367,25 @@ func (c *call) plain(r *http.Request) bool {
 		!bytes.Contains(c.meta, []byte("modelcontextprotocol")) && !bytes.Contains(c.meta, []byte(`\`))
 }
 
-// answerCall has mcp-go answer a plain tools/call without its HTTP transport,
-// which makes a session, two queues and a goroutine for each message: without
-// them a call costs half. What the tool said is encoded here, once; mcp-go
-// would do it three times over.
+// answerCall answers a plain tools/call. Of a tool that the caller may use, mcp-go
+// would do nothing but call it, and encode three times over what it says: the gate
+// does both itself, which halves the cost. All else mcp-go answers, though without
+// its HTTP transport, which makes a session, two queues and a goroutine for each
+// message.
 func (s *Server) answerCall(w http.ResponseWriter, r *http.Request, c *call, body []byte) error {
-	response := s.calls.HandleMessage(r.Context(), body)
-	if response == nil { // a notification, which calls nothing
-		w.WriteHeader(http.StatusAccepted)
-		return nil
-	}
-	if done, err := s.answerSaid(w, r, c); done || err != nil {
-		return err
-	}
 	var out []byte
-	if _, ok := response.(mcpgo.JSONRPCResponse); ok && c.said != nil {
+	if t := s.called(c); t != nil && c.id != nil && (c.meta == nil || c.meta[0] == '{') && s.level(c.grant, c.selection, t) != access.Deny {
+		s.use(r.Context(), c, t)
+		if done, err := s.answerSaid(w, r, c); done || err != nil {
+			return err
+		}
 		out = c.encode()
 	} else {
+		response := s.calls.HandleMessage(r.Context(), body)
+		if response == nil { // a notification, which calls nothing
+			w.WriteHeader(http.StatusAccepted)
+			return nil
+		}
 		var err error
 		if out, err = json.Marshal(response); err != nil {
 			return fmt.Errorf("encode the answer: %w", err)

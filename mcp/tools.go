@@ -289,24 +289,33 @@ func (s *Server) selectionOf(rawQuery string) (selection, error) {
 
 var errNoCall = errors.New("tool called without the gate")
 
-// handler returns the tool as mcp-go calls it. An error becomes a result that says
-// what was wrong and how to mend it, unless it is a fault of the protocol; a panic
-// is the server's fault, of which the caller learns no more than that.
+// handler returns the tool as mcp-go calls it.
 func (s *Server) handler(t *tool) server.ToolHandlerFunc {
 	return func(ctx context.Context, _ mcpgo.CallToolRequest) (*mcpgo.CallToolResult, error) {
 		c := callFrom(ctx)
 		if c == nil {
 			return nil, errNoCall
 		}
-		c.tool = t
-		a, err := s.run(ctx, c, t)
-		if err != nil {
-			c.fault = err
-			return nil, err // answerSaid answers
+		s.use(ctx, c, t)
+		if c.fault != nil {
+			return nil, c.fault // answerSaid answers
 		}
-		c.said, c.outcome = &a, a.outcome
-		return a.result(), nil
+		return c.said.result(), nil
 	}
+}
+
+// use runs the tool, and notes in the call what it has said. An error becomes a
+// result that says what was wrong and how to mend it, unless it is a fault of the
+// protocol; a panic is the server's fault, of which the caller learns no more than
+// that.
+func (s *Server) use(ctx context.Context, c *call, t *tool) {
+	c.tool = t
+	a, err := s.run(ctx, c, t)
+	if err != nil {
+		c.fault = err
+		return
+	}
+	c.said, c.outcome = &a, a.outcome
 }
 
 // run runs the tool. Its error is a fault, or that of the store.
