@@ -316,7 +316,11 @@ func (fs *faults) add(f *Field, path string, v any, fix string) {
 
 // lack says that a required field is missing.
 func (fs *faults) lack(path string, f *Field) {
-	fs.put(path, f.expected(), "nothing", "")
+	fix := ""
+	if f.target != nil {
+		fix = f.target.findHint()
+	}
+	fs.put(path, f.expected(), "nothing", fix)
 	fs.missing++
 }
 
@@ -335,10 +339,11 @@ func (fs *faults) err(action string) error {
 	switch first := fs.fields[0]; {
 	case fs.missing == n && n == 1:
 		e = problem.Errorf(problem.MissingFields, "%s: %s is missing", action, list).
-			WithFix("Add %s: %s.", list, first.Expected)
+			WithFix("%s", strings.TrimSpace("Add "+list+": "+first.Expected+". "+fs.fix))
 	case fs.missing == n:
 		e = problem.Errorf(problem.MissingFields, "%s: %d required fields are missing: %s", action, n, list).
 			WithFix("Add %s and send the request again.", list)
+		e.Hint = fs.fix
 	case n == 1 && strings.HasPrefix(first.Expected, noSuchField):
 		e = problem.Errorf(problem.Validation, "%s: %s: %s", action, list, first.Expected).
 			WithFix("Leave %s out, or send a field that there is instead.", list)

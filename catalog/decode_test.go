@@ -300,6 +300,8 @@ func TestErrorsSayHowToMendWhatCallersOftenGetWrong(t *testing.T) {
 	for _, tt := range []struct{ action, input, want string }{
 		{"send_email", `{"to":"ada@example.com","subject":"S","body":"B"}`, `["ada@example.com"]`},
 		{"add_note", `{"body":"B","customer_id":"x"}`, "Leave customer_id out"},
+		{"create_deal", `{"title":"T"}`, "the id of a pipeline. Find ids with list_pipelines."},
+		{"get_ai_result", `{"id":"Ada"}`, "The answer to the call that made it had its id."},
 		{"create_task", `{"title":"T","assignee_id":"Ada"}`, "the id of a user, which begins with usr_"},
 	} {
 		_, err := action(t, c, tt.action).Decode("", json.RawMessage(tt.input))
