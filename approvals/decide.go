@@ -555,7 +555,7 @@ func sees(g access.Grant, a Approval) bool {
 
 func notFound(id string) error {
 	return problem.Errorf(problem.NotFound, "there is no approval %q", id).
-		WithFix("List the approvals to find the right id. Credentials that are no admin's see only what they have asked for.")
+		WithFix("List the approvals, over MCP with list_my_approvals, to find the right id. Credentials that are no admin's see only what they have asked for.")
 }
 
 // decidable returns the approval if g may decide it.

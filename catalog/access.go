@@ -25,7 +25,7 @@ func accessAction(c *Catalog) *Action {
 		}
 	}
 	a := &Action{Name: RequestAccess, Verb: access.Write, Op: OpOther, Title: "Request access",
-		Description: "Ask a person to let you use one verb of a resource without approval for a time, 25 calls at most. For much of the same.",
+		Description: "Ask a person to let calls of one verb of a resource run without approval for a time, 25 at most. Ask before many like calls; write is to create and change.",
 		Method:      "POST", Path: "/access/request", PeopleDecide: true,
 		Output: object("loan_id", "string", "resource", "string", "verb", "string", "expires_at", "string", "uses", "integer").encode(),
 		fields: []Field{

@@ -74,6 +74,9 @@ func (r *Resource) noun() string { return strings.ReplaceAll(r.Singular, "-", " 
 
 // findHint says where ids of the resource are found.
 func (r *Resource) findHint() string {
+	if !slices.Contains(r.Ladder.Verbs(), access.Read) { // nothing lists them
+		return "The answer to the call that made it had its id."
+	}
 	return fmt.Sprintf("Find ids with list_%s.", strings.ReplaceAll(r.Name, "-", "_"))
 }
 

@@ -63,6 +63,9 @@ func (a *Action) Decode(id string, raw json.RawMessage) (Input, error) {
 		v, has := sent[f.Name]
 		if has {
 			known++
+			if text, ok := v.(string); ok && f.told && f.Type == TypeTags {
+				v = splitAtCommas(text) // as the short schema of tools has it
+			}
 			n, ok := f.check(f.Name, v, &fs)
 			switch {
 			case !ok:
@@ -155,16 +158,18 @@ func (a *Action) unknown(sent map[string]any, fs *faults) {
 	}
 }
 
+const noSuchField = "no such field"
+
 // unknownField says that there is no field of the name, and which was perhaps
 // meant.
 func unknownField(name string, all []string) string {
 	if near := didYouMean(name, all); near != "" {
-		return "no such field; " + strings.ToLower(near[:1]) + near[1:]
+		return noSuchField + "; " + strings.ToLower(near[:1]) + near[1:]
 	}
 	if len(all) == 0 {
-		return "no such field; there are none"
+		return noSuchField + "; there are none"
 	}
-	return "no such field; the fields are " + strings.Join(all, ", ")
+	return noSuchField + "; the fields are " + strings.Join(all, ", ")
 }
 
 // didYouMean proposes those of all that are near to s, or returns "".
@@ -241,17 +246,21 @@ func (a *Action) DecodeQuery(q url.Values) (json.RawMessage, error) {
 		case t == TypeBoolean && (v == "true" || v == "false"):
 			o[name] = v == "true"
 		case t == TypeTags:
-			var items []any
-			for item := range strings.SplitSeq(v, ",") {
-				items = append(items, item)
-			}
-			o[name] = items
+			o[name] = splitAtCommas(v)
 		}
 	}
 	if err := fs.err(a.Name); err != nil {
 		return nil, err
 	}
 	return appendJSON(nil, o), nil
+}
+
+func splitAtCommas(text string) []any {
+	var items []any
+	for item := range strings.SplitSeq(text, ",") {
+		items = append(items, item)
+	}
+	return items
 }
 
 // Mask returns the input, an object as Decode takes or yields it, with the
@@ -307,7 +316,11 @@ func (fs *faults) add(f *Field, path string, v any, fix string) {
 
 // lack says that a required field is missing.
 func (fs *faults) lack(path string, f *Field) {
-	fs.put(path, f.expected(), "nothing", "")
+	fix := ""
+	if f.target != nil {
+		fix = f.target.findHint()
+	}
+	fs.put(path, f.expected(), "nothing", fix)
 	fs.missing++
 }
 
@@ -326,10 +339,14 @@ func (fs *faults) err(action string) error {
 	switch first := fs.fields[0]; {
 	case fs.missing == n && n == 1:
 		e = problem.Errorf(problem.MissingFields, "%s: %s is missing", action, list).
-			WithFix("Add %s: %s.", list, first.Expected)
+			WithFix("%s", strings.TrimSpace("Add "+list+": "+first.Expected+". "+fs.fix))
 	case fs.missing == n:
 		e = problem.Errorf(problem.MissingFields, "%s: %d required fields are missing: %s", action, n, list).
 			WithFix("Add %s and send the request again.", list)
+		e.Hint = fs.fix
+	case n == 1 && strings.HasPrefix(first.Expected, noSuchField):
+		e = problem.Errorf(problem.Validation, "%s: %s: %s", action, list, first.Expected).
+			WithFix("Leave %s out, or send a field that there is instead.", list)
 	case n == 1:
 		e = problem.Errorf(problem.Validation, "%s: %s: expected %s, got %s", action, list, first.Expected, first.Got)
 		e.Fix = fs.fix

@@ -281,6 +281,36 @@ func TestSchemasAgreeWithDecode(t *testing.T) {
 	}
 }
 
+// The short schema of tools has fields as text with commas.
+func TestDecodeTakesTheFieldsOfAListAsText(t *testing.T) {
+	a := action(t, testCatalog(t, everyType), "list_contacts")
+	const text = `{"fields":"email, phone"}`
+	v, _ := jsonschema.UnmarshalJSON(strings.NewReader(text))
+	if err := compile(t, "tool", ToolInput(a, false)).Validate(v); err != nil {
+		t.Errorf("schema of the tool: got %v, want no error", err)
+	}
+	in, err := a.Decode("", json.RawMessage(text))
+	if want := `{"fields":["email","phone"],"limit":25,"sort":"-created_at"}`; err != nil || string(in.Canonical) != want {
+		t.Errorf("Decode %s: got %s, %v, want %s", text, in.Canonical, err, want)
+	}
+}
+
+func TestErrorsSayHowToMendWhatCallersOftenGetWrong(t *testing.T) {
+	c := testCatalog(t, everyType)
+	for _, tt := range []struct{ action, input, want string }{
+		{"send_email", `{"to":"ada@example.com","subject":"S","body":"B"}`, `["ada@example.com"]`},
+		{"add_note", `{"body":"B","customer_id":"x"}`, "Leave customer_id out"},
+		{"create_deal", `{"title":"T"}`, "the id of a pipeline. Find ids with list_pipelines."},
+		{"get_ai_result", `{"id":"Ada"}`, "The answer to the call that made it had its id."},
+		{"create_task", `{"title":"T","assignee_id":"Ada"}`, "the id of a user, which begins with usr_"},
+	} {
+		_, err := action(t, c, tt.action).Decode("", json.RawMessage(tt.input))
+		if e := problem.Of(err); !strings.Contains(e.Fix, tt.want) {
+			t.Errorf("%s %s: got %q and the fix %q, want in it %q", tt.action, tt.input, e.Message, e.Fix, tt.want)
+		}
+	}
+}
+
 func compile(t testing.TB, name string, s Schema) *jsonschema.Schema {
 	t.Helper()
 	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(s))

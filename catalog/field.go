@@ -243,7 +243,11 @@ func (f *Field) fits(s string) bool {
 func (f *Field) checkTags(path string, v any, fs *faults) (any, bool) {
 	list, ok := v.([]any)
 	if !ok || int64(len(list)) > f.Max || f.nonEmpty() && len(list) == 0 {
-		fs.add(f, path, v, "")
+		fix := ""
+		if text, ok := v.(string); ok && text != "" && !f.Secret {
+			fix = "Send an array, for one text too: [" + shorten(text) + "]."
+		}
+		fs.add(f, path, v, fix)
 		return nil, false
 	}
 	tags := make([]any, 0, len(list))

@@ -30,6 +30,10 @@ func recordActions(r *Resource) []*Action {
 
 	create := slices.Clone(r.Fields)
 	update := slices.Clone(r.Fields)
+	replaces := ""
+	if slices.ContainsFunc(r.Fields, func(f Field) bool { return f.Type == TypeTags || f.Type == TypeList }) {
+		replaces = ", a list replaces the old one"
+	}
 	for i := range update {
 		f := &update[i]
 		f.null, f.filled = !f.Required, f.Required
@@ -40,7 +44,7 @@ func recordActions(r *Resource) []*Action {
 		Method:      "GET", Path: base, Idempotent: true, fields: r.listFields()}
 	list.plan = list.planList
 	search := &Action{Name: "search_" + many, Verb: access.Read, Op: OpSearch, Title: "Search " + plural,
-		Description: "Find " + plural + " by words or their beginnings.",
+		Description: "Find " + plural + " with all words; beginnings match.",
 		Method:      "GET", Path: base + "/search", Idempotent: true,
 		fields: []Field{
 			{Name: "query", Type: TypeString, Required: true, Max: maxString},
@@ -58,13 +62,13 @@ func recordActions(r *Resource) []*Action {
 		return made.planCreate(ctx, s, c, c.Input.Values, lock)
 	}
 	changed := &Action{Name: "update_" + one, Verb: access.Write, Op: OpUpdate, Title: "Update " + noun,
-		Description: "Change " + article(noun) + "; null clears a field.",
+		Description: "Change " + article(noun) + "; null clears a field" + replaces + ".",
 		Method:      "PATCH", Path: item, Target: true, Destructive: true, Idempotent: true, fields: update}
 	changed.plan = func(ctx context.Context, s Store, c Call, lock bool) (plan, error) {
 		return changed.planUpdate(ctx, s, c, c.Input.Values, lock)
 	}
 	removed := &Action{Name: "delete_" + one, Verb: access.Delete, Op: OpDelete, Title: "Delete " + noun,
-		Description: "Delete " + article(noun) + ", unless others refer to it.",
+		Description: "Delete " + article(noun) + " for good, unless records refer to it.",
 		Method:      "DELETE", Path: item, Target: true, Destructive: true, Idempotent: true}
 	removed.plan = removed.planDelete
 

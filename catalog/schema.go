@@ -273,7 +273,7 @@ func (f *Field) short(repeated bool) *schema {
 		switch f.Type {
 		case TypeEnum: // the order of a list: each name twice
 			s.Description = ordersOf(f.Enum)
-		case TypeTags: // which may be sent as a list with commas
+		case TypeTags: // which Decode takes as text with commas
 			s.Type = "string"
 		}
 		return s
@@ -306,7 +306,7 @@ func (f *Field) short(repeated bool) *schema {
 			}
 		}
 	case TypeRef:
-		if !repeated && f.Description == "" && f.Name != strings.ReplaceAll(f.target.Singular, "-", "_")+"_id" {
+		if !repeated && !f.bare && f.Description == "" && f.Name != strings.ReplaceAll(f.target.Singular, "-", "_")+"_id" {
 			s.Description = f.target.Prefix + "_…"
 		}
 	}
@@ -326,8 +326,8 @@ func ordersOf(orders []string) string {
 
 // article returns the noun with its indefinite article.
 func article(noun string) string {
-	if strings.ContainsAny(noun[:min(1, len(noun))], "aeiou") {
-		return "an " + noun
+	if !strings.ContainsAny(noun[:min(1, len(noun))], "aeiou") || strings.HasPrefix(noun, "us") || strings.HasPrefix(noun, "uni") {
+		return "a " + noun
 	}
-	return "a " + noun
+	return "an " + noun
 }

@@ -23,7 +23,7 @@ func searchAction(c *Catalog) *Action {
 	}
 	hit := object("resource", "string", "id", "string", "title", "string", "created_at", "string", "updated_at", "string")
 	a := &Action{Name: "search", Verb: access.Read, Op: OpSearch, Title: "Search everything",
-		Description: "Find records of all kinds by words or their beginnings, newest first. Answers resource, id and title.",
+		Description: "Find records of all kinds with all words, newest first; beginnings match. Answers resource, id and title.",
 		Method:      "GET", Path: "/search", Idempotent: true,
 		Output: (&schema{Type: "array", Items: hit}).encode(),
 		fields: []Field{

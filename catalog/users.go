@@ -19,13 +19,13 @@ func userActions(r *Resource) []*Action {
 		Description: "List the members of the workspace, by name; their ids are owners and assignees.",
 		Method:      "GET", Path: "/users", Idempotent: true,
 		fields: []Field{
-			{Name: "search", Type: TypeString, Max: maxString, filled: true, Description: "Words of name or e-mail; beginnings match."},
+			{Name: "search", Type: TypeString, Max: maxString, filled: true},
 			limitField(), cursorField(),
 		},
 		Output: (&schema{Type: "array", Items: one}).encode()}
 	list.plan = list.planUsers
 	get := &Action{Name: "get_user", Verb: access.Read, Op: OpGet, Title: "Get user",
-		Description: "Get one member of the workspace by id.",
+		Description: "Get a member of the workspace by id.",
 		Method:      "GET", Path: "/users/{id}", Target: true, Idempotent: true,
 		Output: one.encode()}
 	get.plan = get.planUser

@@ -25,7 +25,7 @@ func (s *Server) searchTools() []*tool {
 	return []*tool{
 		plainTool("search_tools", "Search tools",
 			"Finds the tools that do what you want, with the arguments that each takes. Search before you say that something cannot be done. Without query it lists all names.",
-			`{"type":"object","properties":{"query":{"type":"string","description":"What you want to do, as in: create contact."},"limit":{"type":"integer","maximum":20,"default":5}}}`,
+			`{"type":"object","properties":{"query":{"type":"string","description":"Words of what you want to do, as in: create contact, send sms, log call."},"limit":{"type":"integer","maximum":20,"default":5}}}`,
 			annotations("Search tools", true, false, true, false), s.searchFor),
 		plainTool("call_tool", "Call tool",
 			"Calls a tool that search_tools has found. Some wait for approval by a person: their description says so, and their answer.",

@@ -83,8 +83,8 @@ func TestSearchModeOffersTwoTools(t *testing.T) {
 	if len(g.incoming) != 1 {
 		t.Errorf("the gate got %d calls, want one", len(g.incoming))
 	}
-	if got := call("agent", "create_contact", `{}`); !strings.Contains(got, "not found") {
-		t.Errorf("a tool that the mode does not offer: got %s, want it not found", got)
+	if got := call("agent", "create_contact", `{}`); !strings.Contains(got, "call_tool") {
+		t.Errorf("a tool that the mode does not offer: got %s, want it not found, and how to call it", got)
 	}
 	w := post{path: "/mcp?mode=search", token: "fine", body: callBody("call_tool", `{"name":"create_deal","arguments":{}}`)}.do(s)
 	if w.Code != 403 || !strings.Contains(w.Header().Get("WWW-Authenticate"), "deals:write-approval") {

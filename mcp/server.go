@@ -181,7 +181,7 @@ const instructions = "Some tools wait for a person's approval; their description
 	"A rejection, an expiry and a withdrawal are final: read the reason before you ask for anything similar.\n\n" +
 	"Of the arguments that many tools have: reason says why, and whoever approves reads it; with dry_run true a call does nothing, and answers with the status dry_run and what it would do; " +
 	"if_version refuses a change if the record has another version by now; sort takes a field, with - before it for descending; " +
-	"created_after and its like take RFC 3339 times, and after means at or after; search takes words or their beginnings; " +
+	"created_after and its like take RFC 3339 times, and after means at or after; search takes words, all of which must be in a record, and beginnings match; " +
 	"fields takes the names of the members to return, with commas; limit is at most 100 and 25 if absent; cursor is the next_cursor of the page before. " +
 	"Telephone numbers are E.164, as +4930123456; money is in minor units, so that 1250 is 12.50; dates are YYYY-MM-DD."
 
@@ -305,6 +305,9 @@ func (s *Server) call(w http.ResponseWriter, r *http.Request, c *call) error {
 	if c.asTask(r) && t != nil && (t.reads || t.action == nil) {
 		return c.faultOf(http.StatusNotFound, mcpgo.METHOD_NOT_FOUND, t.name+" answers at once, and cannot be called as a task: leave task out")
 	}
+	if err := s.missing(c); err != nil {
+		return err
+	}
 	c.outcome = access.OutcomeInvalid // unless the tool is found and says otherwise
 	if c.state != nil || t != nil && t.waits || string(c.name) == `"call_tool"` {
 		// The HTTP server's timeout is for answers that come at once. Where w
@@ -322,6 +325,23 @@ func (s *Server) call(w http.ResponseWriter, r *http.Request, c *call) error {
 	w.WriteHeader(rec.status)
 	w.Write(rec.body.Bytes()) // fails only if the client has gone
 	return nil
+}
+
+// missing says that the caller has no tool of the name that the call gives, and
+// where to look. What is no name is left to mcp-go.
+func (s *Server) missing(c *call) error {
+	var name string
+	if c.id == nil || json.Unmarshal(c.name, &name) != nil || name == "" {
+		return nil
+	}
+	if t := s.byName[name]; t != nil && s.level(c.grant, c.selection, t) != access.Deny {
+		return nil
+	}
+	fix := "tools/list has those that this credential may use at this URL."
+	if c.selection.search {
+		fix = "Find tools with search_tools, and call them with call_tool."
+	}
+	return c.faultOf(http.StatusBadRequest, mcpgo.INVALID_PARAMS, fmt.Sprintf("tool %q not found. %s", shown(name), fix))
 }
 
 // called returns the tool that the call names, nil if there is none.

@@ -5,6 +5,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -29,15 +31,15 @@ func (s *Server) approvalTools() []*tool {
 	const id = `"id":{"type":"string","description":"apr_…"}`
 	return []*tool{
 		plainTool("get_approval", "Get approval",
-			"Tells how an approval stands: pending, executed (with the result), rejected (with the reason), expired, withdrawn, failed.",
+			"Tells how an approval stands: pending_approval, executed or executed_with_edits (with the result), rejected (with the reason), expired, withdrawn, failed.",
 			`{"type":"object","properties":{`+id+`},"required":["id"]}`, annotations("Get approval", true, false, true, false), s.getApproval),
 		plainTool("list_my_approvals", "List my approvals",
-			"Lists what you have asked for that had to wait for approval, newest first, and how it stands.",
+			"Lists what you have asked for that had to wait for approval, newest first, and how it stands. The status approved finds what was executed or failed.",
 			`{"type":"object","properties":{"status":{"type":"string","enum":["pending","approved","rejected","expired","withdrawn"]},"limit":{"type":"integer"},"cursor":{"type":"string"}}}`,
 			annotations("List my approvals", true, false, true, false), s.listApprovals),
 		plainTool("wait_for_approval", "Wait for approval",
 			"Waits until a person has decided an approval and it was executed, at most 50 seconds, and tells how it stands. Call it again while it is pending.",
-			`{"type":"object","properties":{`+id+`,"timeout_seconds":{"type":"integer","maximum":50}},"required":["id"]}`,
+			`{"type":"object","properties":{`+id+`,"timeout_seconds":{"type":"integer"}},"required":["id"]}`,
 			annotations("Wait for approval", true, false, true, false), s.wait),
 		plainTool("withdraw_approval", "Withdraw approval",
 			"Takes back a request of yours that still waits for approval. It cannot be undone.",
@@ -134,7 +136,7 @@ func (s *Server) listApprovals(ctx context.Context, c *call) (answer, error) {
 	q := approvals.Query{Limit: 25}
 	statuses := []approvals.Status{approvals.Pending, approvals.Approved, approvals.Rejected, approvals.Expired, approvals.Withdrawn}
 	err := arguments(c.arguments, map[string]toolArgument{
-		"status": {"pending, approved, rejected, expired or withdrawn", func(v json.RawMessage) bool {
+		"status": {"pending, approved (which are executed, or failed), rejected, expired or withdrawn", func(v json.RawMessage) bool {
 			for _, known := range statuses {
 				if string(v) == strconv.Quote(string(known)) {
 					q.Status = known
@@ -215,7 +217,7 @@ func arguments(raw json.RawMessage, known map[string]toolArgument, required ...s
 	} else if len(raw) > 0 {
 		err := members(raw, func(name string, value json.RawMessage) error {
 			if a, ok := known[name]; !ok {
-				wrong(name, "no such argument", value)
+				wrong(name, "no such argument; there are "+strings.Join(slices.Sorted(maps.Keys(known)), ", "), value)
 			} else if sent[name] = true; !a.take(value) {
 				wrong(name, a.expected, value)
 			}
@@ -226,7 +228,7 @@ func arguments(raw json.RawMessage, known map[string]toolArgument, required ...s
 		}
 	}
 	if len(fields) > 0 {
-		e := problem.Errorf(problem.Validation, "an argument is wrong").WithFix("Send what is expected.")
+		e := problem.Errorf(problem.Validation, "an argument is wrong: %s", fields[0].Path).WithFix("Send what is expected.")
 		e.Fields = fields
 		return e
 	}
