@@ -425,8 +425,8 @@ func (gate *Gate) Foresee(ctx context.Context, g access.Grant, c *Card) error {
 		return err
 	}
 	action, err := gate.action(a)
-	if err != nil {
-		return nil // the checks say so
+	if err != nil || action.Lends() {
+		return nil // the checks say so, and the facts what would be lent
 	}
 	var t trial
 	err = gate.undone(ctx, func(tx Store) error {
