@@ -407,6 +407,9 @@ func (s *Server) taskResult(w http.ResponseWriter, r *http.Request, c *call, id 
 				return err
 			}
 			defer out.close()
+			if !out.beat() {
+				return nil
+			}
 		}
 		ctx, cancel := context.WithTimeout(out.ctx, streamBeat)
 		t, err = s.tasks.wait(ctx, c.grant, id)
