@@ -341,7 +341,7 @@ func (s *Server) answerSaid(w http.ResponseWriter, r *http.Request, c *call) (do
 		return true, c.fault
 	case c.said == nil:
 		return false, nil
-	case c.asTask(r):
+	case c.asTask(r) && !c.said.once:
 		t, err := s.becomeTask(r.Context(), c)
 		if err == nil {
 			c.answerTask(w, t)

@@ -1,6 +1,7 @@
 package mcp_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -9,6 +10,7 @@ import (
 
 	"trustpager/access"
 	"trustpager/approvals"
+	"trustpager/catalog"
 	"trustpager/storage/storagetest"
 	"trustpager/typeid"
 )
@@ -199,6 +201,26 @@ func TestTaskOf2025(t *testing.T) {
 			t.Errorf("a client of an older version got a task: %s", e.Result)
 		}
 	})
+}
+
+// What is shown once is not kept for a client that comes back for it.
+func TestSecretsBecomeNoTasks(t *testing.T) {
+	var once json.RawMessage
+	g := &gate{do: func(context.Context, access.Grant, *catalog.Action, approvals.Incoming) (approvals.Outcome, error) {
+		return approvals.Outcome{Result: catalog.Result{Data: json.RawMessage(`{"id":"whs_1"}`), Once: once}}, nil
+	}}
+	s := newServer(t, g)
+	call := func() map[string]any {
+		t.Helper()
+		return result(t, envelopeOf(t, old("full", "tools/call", `"name":"create_webhook","arguments":{},"task":{}`).do(s)))
+	}
+	if got := call(); got["task"] == nil || len(g.kept) != 1 {
+		t.Errorf("without a secret: got %v and %d kept, want a task", got, len(g.kept))
+	}
+	once = json.RawMessage(`{"secret":"whsec_x"}`)
+	if got := call(); got["task"] != nil || len(g.kept) != 1 || !strings.Contains(fmt.Sprint(got["content"]), "whsec_x") {
+		t.Errorf("with a secret: got %v and %d kept, want it shown and not kept", got, len(g.kept))
+	}
 }
 
 func TestTasksGoThroughManyPages(t *testing.T) {
