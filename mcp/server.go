@@ -189,6 +189,7 @@ type call struct {
 	message
 	client    client
 	bearer    string
+	resource  string // the URL that was called
 	grant     access.Grant
 	selection selection
 	tool      *tool          // that was called, nil if none
@@ -452,10 +453,19 @@ func (s *Server) authenticate(h http.Header, r *http.Request, c *call) error {
 		h.Set("WWW-Authenticate", oauth.Challenge(s.BaseURL, r.URL.Path, len(values) > 0))
 		return err
 	}
-	c.bearer = token
-	c.grant, err = s.Authenticate(r.Context(), token, s.BaseURL+r.URL.Path)
+	c.bearer, c.resource = token, s.BaseURL+r.URL.Path
+	c.grant, err = s.Authenticate(r.Context(), token, c.resource)
 	if problem.Is(err, problem.Unauthorized) {
 		h.Set("WWW-Authenticate", oauth.Challenge(s.BaseURL, r.URL.Path, true))
+	}
+	return err
+}
+
+// again finds the grant anew, for a call that has waited. The client may have gone.
+func (s *Server) again(ctx context.Context, c *call) error {
+	g, err := s.Authenticate(context.WithoutCancel(ctx), c.bearer, c.resource)
+	if err == nil {
+		c.grant = g
 	}
 	return err
 }

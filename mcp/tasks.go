@@ -97,6 +97,9 @@ func (s approvalTasks) kept(ctx context.Context, g access.Grant, id string) (tas
 
 func keptTask(t approvals.Task) task {
 	k := task{id: t.ID, status: taskCompleted, created: t.CreatedAt, updated: t.CreatedAt, ttl: approvals.TaskTTL, result: &answer{encoded: t.Answer, failed: t.Failed}}
+	if t.Answer == nil {
+		k.result.text = "What was answered is not told: this credential may not read it any more."
+	}
 	return k
 }
 
@@ -412,11 +415,13 @@ func (s *Server) taskResult(w http.ResponseWriter, r *http.Request, c *call, id 
 			}
 		}
 		ctx, cancel := context.WithTimeout(out.ctx, streamBeat)
-		t, err = s.tasks.wait(ctx, c.grant, id)
+		_, err = s.tasks.wait(ctx, c.grant, id)
 		cancel()
-		if err == nil && !t.over() {
-			// Whoever waits long may have lost its rights.
-			_, err = s.Authenticate(context.WithoutCancel(r.Context()), c.bearer, s.BaseURL+r.URL.Path)
+		if err == nil { // whoever waits may have lost its rights meanwhile
+			err = s.again(r.Context(), c)
+		}
+		if err == nil {
+			t, err = s.tasks.get(context.WithoutCancel(r.Context()), c.grant, id)
 		}
 		if out.ctx.Err() != nil || err != nil && out.fail(c.id, err) || !t.over() && !out.beat() {
 			return nil

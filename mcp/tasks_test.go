@@ -203,6 +203,76 @@ func TestTaskOf2025(t *testing.T) {
 	})
 }
 
+// Whoever has lost the right to know, or all rights, is told nothing more.
+func TestTasksAreToldToWhoMayStillKnow(t *testing.T) {
+	storagetest.EachURL(t, func(t *testing.T, url string) {
+		w := newWorld(t, url)
+		token, grant := w.key(access.Key{}, "contacts:write deals:write-approval")
+		_, decider := w.key(access.Key{FullAccess: true, MayDecide: true}, "")
+		set := func(edit func(k *access.Key)) {
+			t.Helper()
+			k, err := w.db.Key(t.Context(), w.workspace.ID, grant.Principal.ID, false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			edit(&k)
+			if err := w.db.UpdateKey(t.Context(), k); err != nil {
+				t.Fatal(err)
+			}
+		}
+		call := func(name, arguments string) string {
+			t.Helper()
+			_, e := old(token, "tools/call", fmt.Sprintf(`"name":%q,"arguments":%s,"task":{}`, name, arguments)).over(t, w.url)
+			return result(t, e)["task"].(map[string]any)["taskId"].(string)
+		}
+		answer := func(id string) string {
+			t.Helper()
+			_, e := old(token, "tasks/result", fmt.Sprintf(`"taskId":%q`, id)).over(t, w.url)
+			return fmt.Sprint(result(t, e)["content"], result(t, e)["structuredContent"])
+		}
+		ran := call("create_contact", `{"first_name":"Ada"}`)
+		if got := answer(ran); !strings.Contains(got, "Ada") {
+			t.Fatalf("got %s, want the contact", got)
+		}
+		set(func(k *access.Key) { k.Scopes, _ = access.ParseScopes("deals:write-approval") })
+		if got := answer(ran); strings.Contains(got, "Ada") || !strings.Contains(got, "not told") {
+			t.Errorf("without the right to read: got %s, want it not told", got)
+		}
+
+		set(func(k *access.Key) { k.Scopes, _ = access.ParseScopes("contacts:write-approval") })
+		waits := call("create_contact", `{"first_name":"Bob"}`)
+		results := old(token, "tasks/result", fmt.Sprintf(`"taskId":%q`, waits)).listen(t, w.url)
+		set(func(k *access.Key) { k.RevokedAt = time.Now() })
+		if _, err := w.gate.Reject(t.Context(), decider, waits, "Bob is known."); err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprint(results.next()); strings.Contains(got, "Bob") || !strings.Contains(got, "revoked") {
+			t.Errorf("revoked while it waited: got %s, want why it ends", got)
+		}
+	})
+}
+
+// A leaving gate ends the rights of who waits.
+type leavingGate struct {
+	*gate
+	leave func()
+}
+
+func (g leavingGate) Wait(ctx context.Context, of access.Grant, id string) (approvals.Approval, error) {
+	g.leave()
+	return g.gate.Wait(ctx, of, id)
+}
+
+func TestWhoIsRevokedWhileItWaitsIsNotTold(t *testing.T) {
+	grants["leaver"] = grantOf("key_leaver", "contacts:write-approval")
+	s := newServer(t, leavingGate{&gate{approvals: map[string]approvals.Approval{
+		"apr_1": {ID: "apr_1", Status: approvals.Rejected, DecisionReason: "Bob is known."}}}, func() { delete(grants, "leaver") }})
+	r := callTool(t, s, "leaver", "wait_for_approval", `{"id":"apr_1"}`)
+	if got := fmt.Sprint(r); !r.IsError || strings.Contains(got, "Bob") || !strings.Contains(got, "not valid") {
+		t.Errorf("got %s, want that the key is not valid", got)
+	}
+}
+
 // What is shown once is not kept for a client that comes back for it.
 func TestSecretsBecomeNoTasks(t *testing.T) {
 	var once json.RawMessage
