@@ -316,6 +316,9 @@ func (s *Server) run(ctx context.Context, c *call, t *tool) (answer, error) {
 	if err != nil {
 		a = errorAnswer(ctx, err)
 	}
+	if a.ask != nil || a.task != nil && (c.client.tasks || c.task != nil) {
+		return a, nil // which have no room for a trailer: what has ended is told with another answer
+	}
 	if err := s.trail(ctx, c, &a); err != nil {
 		slog.WarnContext(ctx, "a tool's answer does not say how earlier requests stand", "err", err)
 	}
