@@ -89,11 +89,17 @@ type Task struct {
 	CreatedAt  time.Time
 }
 
-// TaskTTL is how long the answer of a [Task] is kept.
-const TaskTTL = 24 * time.Hour
+// The bounds of a [Task].
+const (
+	TaskTTL  = 24 * time.Hour // how long its answer is kept
+	MaxTasks = 100            // of a credential that are kept at a time
+)
 
-// KeepTask stores the task.
-func (gate *Gate) KeepTask(ctx context.Context, t Task) error { return gate.Store.SaveTask(ctx, t) }
+// KeepTask stores the task. It fails with [problem.QueueFull] if the credential has
+// [MaxTasks].
+func (gate *Gate) KeepTask(ctx context.Context, t Task) error {
+	return gate.Store.SaveTask(ctx, t, gate.now().Add(-TaskTTL), MaxTasks)
+}
 
 // Task returns a task of the grant's own, as far as it may read it now. It fails
 // with [problem.NotFound].

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"strconv"
 	"strings"
@@ -344,10 +345,14 @@ func (s *Server) answerSaid(w http.ResponseWriter, r *http.Request, c *call) (do
 		return false, nil
 	case c.asTask(r) && !c.said.once:
 		t, err := s.becomeTask(r.Context(), c)
-		if err == nil {
-			c.answerTask(w, t)
+		if err != nil { // it is done, so its answer is better than an error
+			if !problem.Is(err, problem.QueueFull) {
+				slog.WarnContext(r.Context(), "a call became no task", "err", err)
+			}
+			return false, nil
 		}
-		return true, err
+		c.answerTask(w, t)
+		return true, nil
 	case c.said.ask != nil:
 		b := append(append([]byte(`{"jsonrpc":"2.0","id":`), c.id...), `,"result":{`...)
 		w.Header().Set("Content-Type", "application/json")

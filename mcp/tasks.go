@@ -277,7 +277,7 @@ func (c *call) asTask(r *http.Request) bool {
 
 // becomeTask turns what a tool said into the task that the client of 2025-11-25
 // asked for: the approval, or the answer, which is stored before anybody is told
-// its id. An answer that holds a secret becomes none.
+// its id. An answer that holds a secret becomes none, nor does one too many.
 func (s *Server) becomeTask(ctx context.Context, c *call) (task, error) {
 	if c.said.task != nil {
 		return *c.said.task, nil
