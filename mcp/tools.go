@@ -187,7 +187,7 @@ func rung(a *catalog.Action, l access.Level) string {
 // have changed since something was asked for.
 func (s *Server) level(g access.Grant, sel selection, t *tool) access.Level {
 	switch {
-	case sel.readOnly && !t.reads, sel.search != t.search:
+	case sel.readOnly && !t.reads && !t.search, sel.search != t.search: // what call_tool calls is looked at for itself
 		return access.Deny
 	case t.action == nil:
 		return access.Run
@@ -257,6 +257,12 @@ func (s *Server) selectionOf(rawQuery string) (selection, error) {
 	if err != nil {
 		return sel, problem.Errorf(problem.Validation, "the URL's query cannot be read").WithFix("Use a query like ?toolsets=contacts,deals.")
 	}
+	for name, values := range q { // one that is not understood may be meant to narrow
+		if name != "toolsets" && name != "read_only" && name != "mode" || name != "toolsets" && len(values) > 1 {
+			return sel, problem.Errorf(problem.Validation, "the URL's query holds %.40q, which is not known or stands there twice", name).
+				WithFix("Use ?toolsets=…, read_only=true and mode=search, each once, and nothing else.")
+		}
+	}
 	for _, list := range q["toolsets"] {
 		for name := range strings.SplitSeq(list, ",") {
 			if name = strings.TrimSpace(name); name == "" {
@@ -269,7 +275,7 @@ func (s *Server) selectionOf(rawQuery string) (selection, error) {
 			sel.toolsets = append(sel.toolsets, name)
 		}
 	}
-	if v := q.Get("read_only"); v != "" {
+	if v := q.Get("read_only"); q.Has("read_only") {
 		if sel.readOnly, err = strconv.ParseBool(v); err != nil {
 			return sel, problem.Errorf(problem.Validation, "read_only=%q is neither true nor false", v).
 				WithFix("Write ?read_only=true.")
