@@ -252,6 +252,52 @@ func TestTasksAreToldToWhoMayStillKnow(t *testing.T) {
 	})
 }
 
+// Not even an admin's key has the tasks of others, whom it may see the approvals of,
+// and no workspace has those of another.
+func TestTasksAreNobodyElses(t *testing.T) {
+	storagetest.EachURL(t, func(t *testing.T, url string) {
+		w := newWorld(t, url)
+		token, _ := w.key(access.Key{}, "contacts:write")
+		queues, _ := w.key(access.Key{}, "contacts:write-approval")
+		admin, _ := w.key(access.Key{FullAccess: true, MayDecide: true}, "")
+		far := *w
+		far.workspace.ID = typeid.NewID("ws")
+		if err := w.db.CreateWorkspace(t.Context(), far.workspace); err != nil {
+			t.Fatal(err)
+		}
+		stranger, _ := far.key(access.Key{FullAccess: true, MayDecide: true}, "")
+		made := func(token string) string {
+			t.Helper()
+			_, e := old(token, "tools/call", `"name":"create_contact","arguments":{"first_name":"Ada"},"task":{}`).over(t, w.url)
+			return result(t, e)["task"].(map[string]any)["taskId"].(string)
+		}
+		ran, waits := made(token), made(queues)
+		for who, other := range map[string]string{"admin": admin, "stranger": stranger} {
+			for _, id := range []string{ran, waits} {
+				for _, p := range []post{
+					old(other, "tasks/get", fmt.Sprintf(`"taskId":%q`, id)),
+					old(other, "tasks/result", fmt.Sprintf(`"taskId":%q`, id)),
+					old(other, "tasks/cancel", fmt.Sprintf(`"taskId":%q`, id)),
+					modern(other, 1, "tasks/get", fmt.Sprintf(`"taskId":%q`, id), takesTasks),
+					modern(other, 1, "tasks/cancel", fmt.Sprintf(`"taskId":%q`, id), takesTasks),
+					modern(other, 1, "tasks/update", fmt.Sprintf(`"taskId":%q,"inputResponses":{}`, id), takesTasks),
+					modern(other, 1, "subscriptions/listen", fmt.Sprintf(`"notifications":{"taskIds":[%q]}`, id), takesTasks),
+				} {
+					if _, e := p.over(t, w.url); e.Error == nil || e.Error.Code != -32602 || strings.Contains(e.Error.Message, "over") {
+						t.Errorf("%s: %.90s: got %s %+v, want that there is no such task", who, p.body, e.Result, e.Error)
+					}
+				}
+			}
+			if _, e := old(other, "tasks/list", "").over(t, w.url); len(result(t, e)["tasks"].([]any)) != 0 {
+				t.Errorf("%s: got %s, want no tasks", who, e.Result)
+			}
+		}
+		if a, err := w.db.Approval(t.Context(), w.workspace.ID, waits); err != nil || a.Status != approvals.Pending {
+			t.Errorf("got %v, %v, want it still pending", a.Status, err)
+		}
+	})
+}
+
 // A leaving gate ends the rights of who waits.
 type leavingGate struct {
 	*gate
