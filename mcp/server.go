@@ -340,6 +340,9 @@ func (s *Server) answerSaid(w http.ResponseWriter, r *http.Request, c *call) (do
 	case c.id == nil:
 		return false, nil
 	case c.fault != nil:
+		if problem.Is(c.fault, problem.Unauthorized) {
+			w.Header().Set("WWW-Authenticate", oauth.Challenge(s.BaseURL, r.URL.Path, true))
+		}
 		return true, c.fault
 	case c.said == nil:
 		return false, nil

@@ -310,12 +310,18 @@ func (g leavingGate) Wait(ctx context.Context, of access.Grant, id string) (appr
 }
 
 func TestWhoIsRevokedWhileItWaitsIsNotTold(t *testing.T) {
-	grants["leaver"] = grantOf("key_leaver", "contacts:write-approval")
 	s := newServer(t, leavingGate{&gate{approvals: map[string]approvals.Approval{
 		"apr_1": {ID: "apr_1", Status: approvals.Rejected, DecisionReason: "Bob is known."}}}, func() { delete(grants, "leaver") }})
-	r := callTool(t, s, "leaver", "wait_for_approval", `{"id":"apr_1"}`)
-	if got := fmt.Sprint(r); !r.IsError || strings.Contains(got, "Bob") || !strings.Contains(got, "not valid") {
-		t.Errorf("got %s, want that the key is not valid", got)
+	for _, p := range []post{
+		{body: callBody("wait_for_approval", `{"id":"apr_1"}`)},
+		modernCall("", "wait_for_approval", `{"id":"apr_1"}`, ""),
+	} {
+		grants["leaver"] = grantOf("key_leaver", "contacts:write-approval")
+		p.token = "leaver"
+		w := p.do(s)
+		if w.Code != 401 || strings.Contains(w.Body.String(), "Bob") || !strings.Contains(w.Header().Get("WWW-Authenticate"), "invalid_token") {
+			t.Errorf("got %d %q %s, want 401 with the challenge", w.Code, w.Header().Get("WWW-Authenticate"), w.Body)
+		}
 	}
 }
 

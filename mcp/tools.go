@@ -313,10 +313,11 @@ func (s *Server) handler(t *tool) server.ToolHandlerFunc {
 	}
 }
 
-// run runs the tool. Its error is a fault, or that of the store.
+// run runs the tool. Its error is a fault, or that the credential has ended while it
+// waited, of which the client is told as of any other request.
 func (s *Server) run(ctx context.Context, c *call, t *tool) (answer, error) {
 	a, err := s.try(ctx, c, t)
-	if _, ok := errors.AsType[*fault](err); ok {
+	if _, ok := errors.AsType[*fault](err); ok || problem.Is(err, problem.Unauthorized) || problem.Is(err, problem.PlanRequired) {
 		return a, err
 	}
 	if err != nil {
