@@ -115,8 +115,9 @@ type Store interface {
 	// gets each id.
 	TellApprovals(ctx context.Context, workspace, credential string, ids []string) ([]string, error)
 
-	// SaveTask stores the task.
-	SaveTask(ctx context.Context, t Task) error
+	// SaveTask stores the task. It fails with [problem.QueueFull] if the credential
+	// has most of them that were made at or after since.
+	SaveTask(ctx context.Context, t Task, since time.Time, most int) error
 
 	// Task returns a task of the credential that was made at or after since. It
 	// fails with [problem.NotFound].

@@ -84,20 +84,31 @@ type Task struct {
 	Workspace  string
 	Credential string // whose call it was
 	Action     string
-	Answer     json.RawMessage // the result of the call, as its door gives it
+	Answer     json.RawMessage // the result of the call, as its door gives it; nil for who may not read it any more
 	Failed     bool            // the answer tells of an error
 	CreatedAt  time.Time
 }
 
-// TaskTTL is how long the answer of a [Task] is kept.
-const TaskTTL = 24 * time.Hour
+// The bounds of a [Task].
+const (
+	TaskTTL  = 24 * time.Hour // how long its answer is kept
+	MaxTasks = 100            // of a credential that are kept at a time
+)
 
-// KeepTask stores the task.
-func (gate *Gate) KeepTask(ctx context.Context, t Task) error { return gate.Store.SaveTask(ctx, t) }
+// KeepTask stores the task. It fails with [problem.QueueFull] if the credential has
+// [MaxTasks].
+func (gate *Gate) KeepTask(ctx context.Context, t Task) error {
+	return gate.Store.SaveTask(ctx, t, gate.now().Add(-TaskTTL), MaxTasks)
+}
 
-// Task returns a task of the grant's own. It fails with [problem.NotFound].
+// Task returns a task of the grant's own, as far as it may read it now. It fails
+// with [problem.NotFound].
 func (gate *Gate) Task(ctx context.Context, g access.Grant, id string) (Task, error) {
-	return gate.Store.Task(ctx, g.Workspace.ID, g.Principal.ID, id, gate.now().Add(-TaskTTL))
+	t, err := gate.Store.Task(ctx, g.Workspace.ID, g.Principal.ID, id, gate.now().Add(-TaskTTL))
+	if a, ok := gate.Catalog.Find(t.Action); err == nil && (!ok || !gate.mayRead(g, Approval{Resource: a.Resource})) {
+		t.Answer = nil
+	}
+	return t, err
 }
 
 // Tasks returns the tasks of the grant's own that were made before the one with

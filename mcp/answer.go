@@ -24,6 +24,7 @@ type answer struct {
 	failed     bool
 	outcome    access.Outcome // for the counters
 
+	once    bool            // it holds what is shown now and kept nowhere
 	about   string          // the approval that it tells of, "" if none
 	task    *task           // the same as a task, nil if nothing is waited for
 	ask     json.RawMessage // the result that asks the user instead, nil if there is nothing to ask
@@ -114,7 +115,9 @@ var outsideWords = map[string]string{
 
 // resultAnswer says what an action that ran has answered.
 func resultAnswer(t *tool, r catalog.Result) answer {
-	r.Data = r.Shown()
+	shown := r.Shown()
+	once := len(shown) > len(r.Data)
+	r.Data = shown
 	b := make([]byte, 0, len(r.Data)+96)
 	failed := false
 	switch {
@@ -139,7 +142,7 @@ func resultAnswer(t *tool, r catalog.Result) answer {
 		p, _ := json.Marshal(r.Pagination) // cannot fail
 		b = append(append(b, `,"pagination":`...), p...)
 	}
-	return answer{structured: append(b, '}'), failed: failed, outcome: access.OutcomeOK}
+	return answer{structured: append(b, '}'), failed: failed, outcome: access.OutcomeOK, once: once}
 }
 
 // tried says what would become of an action.

@@ -49,7 +49,7 @@ func (s *Server) signState(c *call, id string, until time.Time) string {
 
 func (s *Server) mac(c *call, head string) []byte {
 	m := hmac.New(sha256.New, s.StateKey)
-	for _, part := range []string{head, c.grant.Workspace.ID, c.grant.Principal.ID, string(c.name), string(c.arguments)} {
+	for _, part := range []string{head, c.grant.Workspace.ID, c.grant.Principal.ID, c.tool.name, string(c.arguments)} {
 		fmt.Fprintf(m, "%d:%s", len(part), part)
 	}
 	return m.Sum(nil)

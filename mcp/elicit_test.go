@@ -58,6 +58,20 @@ func TestUserIsLedToThePage(t *testing.T) {
 			t.Errorf("the gate got %d requests, want the first only", len(g.incoming))
 		}
 
+		search := func(tool, further string) envelope {
+			t.Helper()
+			p := modern("owner", 1, "tools/call", fmt.Sprintf(`"name":"call_tool","arguments":{"name":%q,"arguments":%s}`, tool, arguments)+further, `{"elicitation":{"url":{}}}`)
+			p.path = "/mcp?mode=search"
+			return envelopeOf(t, p.do(s))
+		}
+		found, _ := result(t, search("create_contact", ""))["requestState"].(string)
+		if e := search("update_contact", back(found, "decline")); e.Error == nil || e.Error.Code != -32602 {
+			t.Errorf("another tool, by call_tool: got %s, want invalid params", e.Result)
+		}
+		if got := result(t, search("create_contact", back(found, "decline"))); got["resultType"] != "complete" {
+			t.Errorf("by call_tool: got %v, want how it stands", got)
+		}
+
 		head, mac, _ := strings.Cut(state, ".")
 		for name, e := range map[string]envelope{
 			"another's":       call("agent", arguments, back(state, "accept")),

@@ -215,3 +215,17 @@ func TestHeadersOfArgumentsAreCompared(t *testing.T) {
 		}
 	}
 }
+
+// A call that looked before something changed does not undo what a later one knows.
+func TestTrailerForgetsWhatWasLookedUpBeforeAChange(t *testing.T) {
+	changed := make(chan struct{}, 1)
+	s := &Server{Config: Config{Watch: func(string) (<-chan struct{}, func()) { return changed, func() {} }}}
+	_, _, slow := s.recall("ws_1", "key_1")
+	changed <- struct{}{}
+	_, _, fast := s.recall("ws_1", "key_1")
+	fast(nil)
+	slow([]approvals.Approval{{ID: "apr_1"}})
+	if open, known, _ := s.recall("ws_1", "key_1"); !known || open != nil {
+		t.Errorf("got %v, known %t, want that nothing is open", open, known)
+	}
+}

@@ -94,7 +94,7 @@ func (s *Server) listen(w http.ResponseWriter, r *http.Request, c *call) error {
 			}
 		}
 		// Whatever is sent, it is to somebody who may still know it.
-		g, err := s.Authenticate(out.ctx, c.bearer, s.BaseURL+r.URL.Path)
+		err := s.again(out.ctx, c)
 		if out.ctx.Err() != nil {
 			continue
 		}
@@ -105,8 +105,7 @@ func (s *Server) listen(w http.ResponseWriter, r *http.Request, c *call) error {
 			out.fail(c.id, err)
 			return nil
 		}
-		c.grant = g
-		if now := s.shape(g, c.selection); want.Tools && now != seen {
+		if now := s.shape(c.grant, c.selection); want.Tools && now != seen {
 			seen = now
 			if !out.event(c.notification(mcpgo.MethodNotificationToolsListChanged, nil)) {
 				return nil

@@ -71,6 +71,56 @@ func TestListenTellsWhoseToolsHaveChanged(t *testing.T) {
 	})
 }
 
+// However a credential ends, on whichever node, its streams end.
+func TestListenEndsWithItsCredential(t *testing.T) {
+	storagetest.EachURL(t, func(t *testing.T, url string) {
+		w := newWorld(t, url)
+		key := func(g access.Grant) access.Key {
+			t.Helper()
+			k, err := w.db.Key(t.Context(), w.workspace.ID, g.Principal.ID, false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return k
+		}
+		for _, tt := range []struct {
+			how, why string
+			end      func(g access.Grant) error
+		}{
+			{"deleted", "not valid", func(g access.Grant) error { return w.db.DeleteKey(t.Context(), w.workspace.ID, g.Principal.ID) }},
+			{"over", "expired", func(g access.Grant) error {
+				k := key(g)
+				k.ExpiresAt = time.Now().Add(-time.Second)
+				return w.db.UpdateKey(t.Context(), k)
+			}},
+			{"rotated", "rotated", func(g access.Grant) error {
+				return w.db.RotateKey(t.Context(), key(g), access.NewSecret().Hash(), time.Now().Add(-time.Second), time.Now())
+			}},
+			{"plan", "Pro plan", func(access.Grant) error {
+				free := w.workspace
+				free.Plan = access.Free
+				return w.db.UpdateWorkspace(t.Context(), free)
+			}},
+		} {
+			token, grant := w.key(access.Key{}, "contacts:write-approval")
+			_, e := modernCall(token, "create_contact", `{"first_name":"Ada"}`, takesTasks).over(t, w.url)
+			id, _ := result(t, e)["taskId"].(string)
+			l := modern(token, 1, "subscriptions/listen", fmt.Sprintf(`"notifications":{"toolsListChanged":true,"taskIds":[%q]}`, id), takesTasks).listen(t, w.url)
+			l.next()
+			if err := tt.end(grant); err != nil {
+				t.Fatal(err)
+			}
+			end := l.next()
+			if e, _ := end["error"].(map[string]any); !strings.Contains(fmt.Sprint(e["message"]), tt.why) {
+				t.Errorf("%s: got %v, want the end and %q", tt.how, end, tt.why)
+			}
+			if more := l.next(); more != nil {
+				t.Errorf("%s: after the end: got %v", tt.how, more)
+			}
+		}
+	})
+}
+
 func TestListenFollowsTasks(t *testing.T) {
 	storagetest.EachURL(t, func(t *testing.T, url string) {
 		w := newWorld(t, url)

@@ -28,6 +28,7 @@ type gate struct {
 	mu        sync.Mutex
 	denied    []approvals.Denial
 	incoming  []approvals.Incoming
+	kept      []approvals.Task
 	approvals map[string]approvals.Approval
 }
 
@@ -79,7 +80,10 @@ func (f *gate) News(context.Context, access.Grant) (approvals.News, error) {
 	return approvals.News{}, nil
 }
 func (f *gate) Told(context.Context, access.Grant, approvals.Approval) error { return nil }
-func (f *gate) KeepTask(context.Context, approvals.Task) error               { return nil }
+func (f *gate) KeepTask(_ context.Context, t approvals.Task) error {
+	f.kept = append(f.kept, t)
+	return nil
+}
 func (f *gate) Task(context.Context, access.Grant, string) (approvals.Task, error) {
 	return approvals.Task{}, problem.Errorf(problem.NotFound, "there is no task")
 }

@@ -98,6 +98,20 @@ func TestSearchModeOffersTwoTools(t *testing.T) {
 	if got := p.do(s).Body.String(); strings.Contains(got, "create_contact") {
 		t.Errorf("got %s, want only what is chosen", got)
 	}
+	for arguments, want := range map[string]string{
+		`{"name":"get_deal","arguments":{"id":"deal_1"}}`:                                        `"by":"key_full"`,
+		`{"name":"update_deal","arguments":{"id":"deal_1"}}`:                                     "no tool of that name",
+		`{"name":"get_contact","arguments":{"id":"con_1"}}`:                                      "no tool of that name",
+		`{"name":"withdraw_approval","arguments":{"id":"apr_1"}}`:                                "no tool of that name",
+		`{"name":"request_access","arguments":{"resource":"deals","verb":"write","minutes":15}}`: "no tool of that name",
+		`{"name":"search_tools","arguments":{}}`:                                                 "no tool of that name",
+		`{"name":"get_deal","arguments":{"id":"deal_1"},"Name":"update_deal"}`:                   "no such argument",
+	} {
+		p.body = callBody("call_tool", arguments)
+		if got := p.do(s).Body.String(); !strings.Contains(got, strings.ReplaceAll(want, `"`, `\"`)) && !strings.Contains(got, want) {
+			t.Errorf("%s: got %s, want %q", arguments, got, want)
+		}
+	}
 }
 
 // What each way costs a model: the bytes of the list by four.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"strconv"
 	"strings"
@@ -190,6 +191,7 @@ type call struct {
 	message
 	client    client
 	bearer    string
+	resource  string // the URL that was called
 	grant     access.Grant
 	selection selection
 	tool      *tool          // that was called, nil if none
@@ -358,15 +360,22 @@ func (s *Server) answerSaid(w http.ResponseWriter, r *http.Request, c *call) (do
 	case c.id == nil:
 		return false, nil
 	case c.fault != nil:
+		if problem.Is(c.fault, problem.Unauthorized) {
+			w.Header().Set("WWW-Authenticate", oauth.Challenge(s.BaseURL, r.URL.Path, true))
+		}
 		return true, c.fault
 	case c.said == nil:
 		return false, nil
-	case c.asTask(r):
+	case c.asTask(r) && !c.said.once:
 		t, err := s.becomeTask(r.Context(), c)
-		if err == nil {
-			c.answerTask(w, t)
+		if err != nil { // it is done, so its answer is better than an error
+			if !problem.Is(err, problem.QueueFull) {
+				slog.WarnContext(r.Context(), "a call became no task", "err", err)
+			}
+			return false, nil
 		}
-		return true, err
+		c.answerTask(w, t)
+		return true, nil
 	case c.said.ask != nil:
 		b := append(append([]byte(`{"jsonrpc":"2.0","id":`), c.id...), `,"result":{`...)
 		w.Header().Set("Content-Type", "application/json")
@@ -474,10 +483,19 @@ func (s *Server) authenticate(h http.Header, r *http.Request, c *call) error {
 		h.Set("WWW-Authenticate", oauth.Challenge(s.BaseURL, r.URL.Path, len(values) > 0))
 		return err
 	}
-	c.bearer = token
-	c.grant, err = s.Authenticate(r.Context(), token, s.BaseURL+r.URL.Path)
+	c.bearer, c.resource = token, s.BaseURL+r.URL.Path
+	c.grant, err = s.Authenticate(r.Context(), token, c.resource)
 	if problem.Is(err, problem.Unauthorized) {
 		h.Set("WWW-Authenticate", oauth.Challenge(s.BaseURL, r.URL.Path, true))
+	}
+	return err
+}
+
+// again finds the grant anew, for a call that has waited. The client may have gone.
+func (s *Server) again(ctx context.Context, c *call) error {
+	g, err := s.Authenticate(context.WithoutCancel(ctx), c.bearer, c.resource)
+	if err == nil {
+		c.grant = g
 	}
 	return err
 }

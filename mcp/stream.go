@@ -1,6 +1,7 @@
 package mcp
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"net/http"
@@ -25,37 +26,48 @@ type stream struct {
 	close func()
 }
 
-// open begins a stream as the answer to r. It fails with [problem.RateLimited] if
-// the credential has as many as it may.
+// open begins a stream as the answer to r, of which nothing is sent before its
+// first event or beat. It fails with [problem.RateLimited] if the credential has as
+// many as it may.
 func (s *Server) open(w http.ResponseWriter, r *http.Request, c *call) (*stream, error) {
 	id := c.grant.Principal.ID
-	s.streamsMu.Lock()
-	defer s.streamsMu.Unlock()
-	if s.streams[id] >= mostOpen {
+	if !s.enter(id) {
 		return nil, problem.Errorf(problem.RateLimited, "this credential has %d streams open, which is the most there may be", mostOpen).
 			WithFix("Close one, or ask without waiting: get_approval and tasks/get answer at once.")
 	}
-	s.streams[id]++
+	// The rest of the body, of up to a megabyte, is not kept for as long as the stream.
+	c.message = message{id: bytes.Clone(c.id), method: c.method}
 	ctx, cancel := context.WithCancel(r.Context())
 	stop := context.AfterFunc(s.closing, cancel)
 	out := &stream{w: w, rc: http.NewResponseController(w), ctx: ctx, close: func() {
 		stop()
 		cancel()
-		s.streamsMu.Lock()
-		defer s.streamsMu.Unlock()
-		if s.streams[id]--; s.streams[id] == 0 {
-			delete(s.streams, id)
-		}
+		s.leave(id)
 	}}
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("X-Accel-Buffering", "no") // nginx would hold it back
 	w.WriteHeader(http.StatusOK)
-	if !out.beat() {
-		out.close()
-		return nil, context.Canceled
-	}
 	return out, nil
+}
+
+// enter counts one more stream of the credential, unless it has as many as it may.
+func (s *Server) enter(credential string) bool {
+	s.streamsMu.Lock()
+	defer s.streamsMu.Unlock()
+	if s.streams[credential] >= mostOpen {
+		return false
+	}
+	s.streams[credential]++
+	return true
+}
+
+func (s *Server) leave(credential string) {
+	s.streamsMu.Lock()
+	defer s.streamsMu.Unlock()
+	if s.streams[credential]--; s.streams[credential] == 0 {
+		delete(s.streams, credential)
+	}
 }
 
 // event sends one message, and reports whether the client is still there.

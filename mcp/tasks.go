@@ -97,6 +97,9 @@ func (s approvalTasks) kept(ctx context.Context, g access.Grant, id string) (tas
 
 func keptTask(t approvals.Task) task {
 	k := task{id: t.ID, status: taskCompleted, created: t.CreatedAt, updated: t.CreatedAt, ttl: approvals.TaskTTL, result: &answer{encoded: t.Answer, failed: t.Failed}}
+	if t.Answer == nil {
+		k.result.text = "What was answered is not told: this credential may not read it any more."
+	}
 	return k
 }
 
@@ -274,7 +277,7 @@ func (c *call) asTask(r *http.Request) bool {
 
 // becomeTask turns what a tool said into the task that the client of 2025-11-25
 // asked for: the approval, or the answer, which is stored before anybody is told
-// its id.
+// its id. An answer that holds a secret becomes none, nor does one too many.
 func (s *Server) becomeTask(ctx context.Context, c *call) (task, error) {
 	if c.said.task != nil {
 		return *c.said.task, nil
@@ -407,13 +410,18 @@ func (s *Server) taskResult(w http.ResponseWriter, r *http.Request, c *call, id 
 				return err
 			}
 			defer out.close()
+			if !out.beat() {
+				return nil
+			}
 		}
 		ctx, cancel := context.WithTimeout(out.ctx, streamBeat)
-		t, err = s.tasks.wait(ctx, c.grant, id)
+		_, err = s.tasks.wait(ctx, c.grant, id)
 		cancel()
-		if err == nil && !t.over() {
-			// Whoever waits long may have lost its rights.
-			_, err = s.Authenticate(context.WithoutCancel(r.Context()), c.bearer, s.BaseURL+r.URL.Path)
+		if err == nil { // whoever waits may have lost its rights meanwhile
+			err = s.again(r.Context(), c)
+		}
+		if err == nil {
+			t, err = s.tasks.get(context.WithoutCancel(r.Context()), c.grant, id)
 		}
 		if out.ctx.Err() != nil || err != nil && out.fail(c.id, err) || !t.over() && !out.beat() {
 			return nil

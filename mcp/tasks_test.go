@@ -1,6 +1,7 @@
 package mcp_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -9,6 +10,7 @@ import (
 
 	"trustpager/access"
 	"trustpager/approvals"
+	"trustpager/catalog"
 	"trustpager/storage/storagetest"
 	"trustpager/typeid"
 )
@@ -201,8 +203,154 @@ func TestTaskOf2025(t *testing.T) {
 	})
 }
 
+// Whoever has lost the right to know, or all rights, is told nothing more.
+func TestTasksAreToldToWhoMayStillKnow(t *testing.T) {
+	storagetest.EachURL(t, func(t *testing.T, url string) {
+		w := newWorld(t, url)
+		token, grant := w.key(access.Key{}, "contacts:write deals:write-approval")
+		_, decider := w.key(access.Key{FullAccess: true, MayDecide: true}, "")
+		set := func(edit func(k *access.Key)) {
+			t.Helper()
+			k, err := w.db.Key(t.Context(), w.workspace.ID, grant.Principal.ID, false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			edit(&k)
+			if err := w.db.UpdateKey(t.Context(), k); err != nil {
+				t.Fatal(err)
+			}
+		}
+		call := func(name, arguments string) string {
+			t.Helper()
+			_, e := old(token, "tools/call", fmt.Sprintf(`"name":%q,"arguments":%s,"task":{}`, name, arguments)).over(t, w.url)
+			return result(t, e)["task"].(map[string]any)["taskId"].(string)
+		}
+		answer := func(id string) string {
+			t.Helper()
+			_, e := old(token, "tasks/result", fmt.Sprintf(`"taskId":%q`, id)).over(t, w.url)
+			return fmt.Sprint(result(t, e)["content"], result(t, e)["structuredContent"])
+		}
+		ran := call("create_contact", `{"first_name":"Ada"}`)
+		if got := answer(ran); !strings.Contains(got, "Ada") {
+			t.Fatalf("got %s, want the contact", got)
+		}
+		set(func(k *access.Key) { k.Scopes, _ = access.ParseScopes("deals:write-approval") })
+		if got := answer(ran); strings.Contains(got, "Ada") || !strings.Contains(got, "not told") {
+			t.Errorf("without the right to read: got %s, want it not told", got)
+		}
+
+		set(func(k *access.Key) { k.Scopes, _ = access.ParseScopes("contacts:write-approval") })
+		waits := call("create_contact", `{"first_name":"Bob"}`)
+		results := old(token, "tasks/result", fmt.Sprintf(`"taskId":%q`, waits)).listen(t, w.url)
+		set(func(k *access.Key) { k.RevokedAt = time.Now() })
+		if _, err := w.gate.Reject(t.Context(), decider, waits, "Bob is known."); err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprint(results.next()); strings.Contains(got, "Bob") || !strings.Contains(got, "revoked") {
+			t.Errorf("revoked while it waited: got %s, want why it ends", got)
+		}
+	})
+}
+
+// Not even an admin's key has the tasks of others, whom it may see the approvals of,
+// and no workspace has those of another.
+func TestTasksAreNobodyElses(t *testing.T) {
+	storagetest.EachURL(t, func(t *testing.T, url string) {
+		w := newWorld(t, url)
+		token, _ := w.key(access.Key{}, "contacts:write")
+		queues, _ := w.key(access.Key{}, "contacts:write-approval")
+		admin, _ := w.key(access.Key{FullAccess: true, MayDecide: true}, "")
+		far := *w
+		far.workspace.ID = typeid.NewID("ws")
+		if err := w.db.CreateWorkspace(t.Context(), far.workspace); err != nil {
+			t.Fatal(err)
+		}
+		stranger, _ := far.key(access.Key{FullAccess: true, MayDecide: true}, "")
+		made := func(token string) string {
+			t.Helper()
+			_, e := old(token, "tools/call", `"name":"create_contact","arguments":{"first_name":"Ada"},"task":{}`).over(t, w.url)
+			return result(t, e)["task"].(map[string]any)["taskId"].(string)
+		}
+		ran, waits := made(token), made(queues)
+		for who, other := range map[string]string{"admin": admin, "stranger": stranger} {
+			for _, id := range []string{ran, waits} {
+				for _, p := range []post{
+					old(other, "tasks/get", fmt.Sprintf(`"taskId":%q`, id)),
+					old(other, "tasks/result", fmt.Sprintf(`"taskId":%q`, id)),
+					old(other, "tasks/cancel", fmt.Sprintf(`"taskId":%q`, id)),
+					modern(other, 1, "tasks/get", fmt.Sprintf(`"taskId":%q`, id), takesTasks),
+					modern(other, 1, "tasks/cancel", fmt.Sprintf(`"taskId":%q`, id), takesTasks),
+					modern(other, 1, "tasks/update", fmt.Sprintf(`"taskId":%q,"inputResponses":{}`, id), takesTasks),
+					modern(other, 1, "subscriptions/listen", fmt.Sprintf(`"notifications":{"taskIds":[%q]}`, id), takesTasks),
+				} {
+					if _, e := p.over(t, w.url); e.Error == nil || e.Error.Code != -32602 || strings.Contains(e.Error.Message, "over") {
+						t.Errorf("%s: %.90s: got %s %+v, want that there is no such task", who, p.body, e.Result, e.Error)
+					}
+				}
+			}
+			if _, e := old(other, "tasks/list", "").over(t, w.url); len(result(t, e)["tasks"].([]any)) != 0 {
+				t.Errorf("%s: got %s, want no tasks", who, e.Result)
+			}
+		}
+		if a, err := w.db.Approval(t.Context(), w.workspace.ID, waits); err != nil || a.Status != approvals.Pending {
+			t.Errorf("got %v, %v, want it still pending", a.Status, err)
+		}
+	})
+}
+
+// A leaving gate ends the rights of who waits.
+type leavingGate struct {
+	*gate
+	leave func()
+}
+
+func (g leavingGate) Wait(ctx context.Context, of access.Grant, id string) (approvals.Approval, error) {
+	g.leave()
+	return g.gate.Wait(ctx, of, id)
+}
+
+func TestWhoIsRevokedWhileItWaitsIsNotTold(t *testing.T) {
+	s := newServer(t, leavingGate{&gate{approvals: map[string]approvals.Approval{
+		"apr_1": {ID: "apr_1", Status: approvals.Rejected, DecisionReason: "Bob is known."}}}, func() { delete(grants, "leaver") }})
+	for _, p := range []post{
+		{body: callBody("wait_for_approval", `{"id":"apr_1"}`)},
+		modernCall("", "wait_for_approval", `{"id":"apr_1"}`, ""),
+	} {
+		grants["leaver"] = grantOf("key_leaver", "contacts:write-approval")
+		p.token = "leaver"
+		w := p.do(s)
+		if w.Code != 401 || strings.Contains(w.Body.String(), "Bob") || !strings.Contains(w.Header().Get("WWW-Authenticate"), "invalid_token") {
+			t.Errorf("got %d %q %s, want 401 with the challenge", w.Code, w.Header().Get("WWW-Authenticate"), w.Body)
+		}
+	}
+}
+
+// What is shown once is not kept for a client that comes back for it.
+func TestSecretsBecomeNoTasks(t *testing.T) {
+	var once json.RawMessage
+	g := &gate{do: func(context.Context, access.Grant, *catalog.Action, approvals.Incoming) (approvals.Outcome, error) {
+		return approvals.Outcome{Result: catalog.Result{Data: json.RawMessage(`{"id":"whs_1"}`), Once: once}}, nil
+	}}
+	s := newServer(t, g)
+	call := func() map[string]any {
+		t.Helper()
+		return result(t, envelopeOf(t, old("full", "tools/call", `"name":"create_webhook","arguments":{},"task":{}`).do(s)))
+	}
+	if got := call(); got["task"] == nil || len(g.kept) != 1 {
+		t.Errorf("without a secret: got %v and %d kept, want a task", got, len(g.kept))
+	}
+	once = json.RawMessage(`{"secret":"whsec_x"}`)
+	if got := call(); got["task"] != nil || len(g.kept) != 1 || !strings.Contains(fmt.Sprint(got["content"]), "whsec_x") {
+		t.Errorf("with a secret: got %v and %d kept, want it shown and not kept", got, len(g.kept))
+	}
+}
+
 func TestTasksGoThroughManyPages(t *testing.T) {
-	w := newWorld(t, t.TempDir()+"/test.db")
+	storagetest.EachURL(t, testManyTasks)
+}
+
+func testManyTasks(t *testing.T, url string) {
+	w := newWorld(t, url)
 	token, grant := w.key(access.Key{}, "contacts:write-approval deals:write")
 	const n = 120
 	for i := range n {
@@ -225,6 +373,17 @@ func TestTasksGoThroughManyPages(t *testing.T) {
 		if cursor, _ = page["nextCursor"].(string); cursor == "" {
 			break
 		}
+	}
+	// One answer too many is given at once: what was asked for is done.
+	for range approvals.MaxTasks - n/2 {
+		if err := w.gate.KeepTask(t.Context(), approvals.Task{ID: typeid.NewID("tsk"), Workspace: w.workspace.ID, Credential: grant.Principal.ID,
+			Action: "create_deal", Answer: json.RawMessage(`{"content":[]}`), CreatedAt: time.Now()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, e := old(token, "tools/call", `"name":"create_deal","arguments":{"title":"Offer"},"task":{}`).over(t, w.url)
+	if got := result(t, e); got["task"] != nil || !strings.Contains(fmt.Sprint(got["content"]), "pipeline_id") {
+		t.Errorf("one too many: got %v, want the answer itself", got)
 	}
 	if len(seen) != n/2+approvals.MaxOpen || cursor != "" {
 		t.Errorf("got %d tasks and the cursor %q, want all %d", len(seen), cursor, n/2+approvals.MaxOpen)

@@ -189,7 +189,7 @@ func rung(a *catalog.Action, l access.Level) string {
 // have changed since something was asked for.
 func (s *Server) level(g access.Grant, sel selection, t *tool) access.Level {
 	switch {
-	case sel.readOnly && !t.reads, sel.search != t.search:
+	case sel.readOnly && !t.reads && !t.search, sel.search != t.search: // what call_tool calls is looked at for itself
 		return access.Deny
 	case t.action == nil:
 		return access.Run
@@ -259,6 +259,12 @@ func (s *Server) selectionOf(rawQuery string) (selection, error) {
 	if err != nil {
 		return sel, problem.Errorf(problem.Validation, "the URL's query cannot be read").WithFix("Use a query like ?toolsets=contacts,deals.")
 	}
+	for name, values := range q { // one that is not understood may be meant to narrow
+		if name != "toolsets" && name != "read_only" && name != "mode" || name != "toolsets" && len(values) > 1 {
+			return sel, problem.Errorf(problem.Validation, "the URL's query holds %.40q, which is not known or stands there twice", name).
+				WithFix("Use ?toolsets=…, read_only=true and mode=search, each once, and nothing else.")
+		}
+	}
 	for _, list := range q["toolsets"] {
 		for name := range strings.SplitSeq(list, ",") {
 			if name = strings.TrimSpace(name); name == "" {
@@ -271,7 +277,7 @@ func (s *Server) selectionOf(rawQuery string) (selection, error) {
 			sel.toolsets = append(sel.toolsets, name)
 		}
 	}
-	if v := q.Get("read_only"); v != "" {
+	if v := q.Get("read_only"); q.Has("read_only") {
 		if sel.readOnly, err = strconv.ParseBool(v); err != nil {
 			return sel, problem.Errorf(problem.Validation, "read_only=%q is neither true nor false", v).
 				WithFix("Write ?read_only=true.")
@@ -318,14 +324,18 @@ func (s *Server) use(ctx context.Context, c *call, t *tool) {
 	c.said, c.outcome = &a, a.outcome
 }
 
-// run runs the tool. Its error is a fault, or that of the store.
+// run runs the tool. Its error is a fault, or that the credential has ended while it
+// waited, of which the client is told as of any other request.
 func (s *Server) run(ctx context.Context, c *call, t *tool) (answer, error) {
 	a, err := s.try(ctx, c, t)
-	if _, ok := errors.AsType[*fault](err); ok {
+	if _, ok := errors.AsType[*fault](err); ok || problem.Is(err, problem.Unauthorized) || problem.Is(err, problem.PlanRequired) {
 		return a, err
 	}
 	if err != nil {
 		a = errorAnswer(ctx, err)
+	}
+	if a.ask != nil || a.task != nil && (c.client.tasks || c.task != nil) {
+		return a, nil // which have no room for a trailer: what has ended is told with another answer
 	}
 	if err := s.trail(ctx, c, &a); err != nil {
 		slog.WarnContext(ctx, "a tool's answer does not say how earlier requests stand", "err", err)

@@ -22,6 +22,7 @@ type memory struct {
 type workspaceMemory struct {
 	changed <-chan struct{}
 	stop    func()
+	round   int                             // how often it has forgotten
 	open    map[string][]approvals.Approval // by credential; an entry of none is known to have none
 }
 
@@ -30,7 +31,7 @@ type workspaceMemory struct {
 const mostRemembered = 10_000
 
 // recall returns what is known to be open of the credential, and remember, which
-// keeps what was found instead. What changes in between is seen by the next call.
+// keeps what was found instead, unless something has changed in between.
 func (s *Server) recall(workspace, credential string) (open []approvals.Approval, known bool, remember func([]approvals.Approval)) {
 	m := &s.memory
 	m.mu.Lock()
@@ -54,12 +55,17 @@ func (s *Server) recall(workspace, credential string) (open []approvals.Approval
 	select {
 	case <-w.changed:
 		clear(w.open)
+		w.round++
 	default:
 	}
+	round := w.round
 	open, known = w.open[credential]
 	return open, known, func(found []approvals.Approval) {
 		m.mu.Lock()
 		defer m.mu.Unlock()
+		if w.round != round {
+			return // another call has seen that something changed, since this one has looked
+		}
 		if len(w.open) >= mostRemembered {
 			clear(w.open)
 		}

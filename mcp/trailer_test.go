@@ -101,6 +101,31 @@ func TestTrailerTellsHowEarlierRequestsStand(t *testing.T) {
 	})
 }
 
+// What has ended is not used up by an answer that has no room to tell it: a task, or
+// a question to the user.
+func TestTrailerIsToldWhereThereIsRoom(t *testing.T) {
+	storagetest.EachURL(t, func(t *testing.T, url string) {
+		w := newWorld(t, url)
+		token, _ := w.key(access.Key{}, "contacts:write-approval")
+		_, decider := w.key(access.Key{FullAccess: true, MayDecide: true}, "")
+		for i, asTask := range []post{
+			modernCall(token, "create_contact", `{"first_name":"Bob"}`, takesTasks),
+			old(token, "tools/call", `"name":"create_contact","arguments":{"first_name":"Cid"},"task":{}`),
+		} {
+			_, e := modernCall(token, "create_contact", fmt.Sprintf(`{"first_name":"A%d"}`, i), takesTasks).over(t, w.url)
+			id := result(t, e)["taskId"].(string)
+			if _, err := w.gate.Reject(t.Context(), decider, id, "No."); err != nil {
+				t.Fatal(err)
+			}
+			asTask.over(t, w.url)
+			read := func() string { _, trailer := said(t, w.url, token, "list_contacts", `{}`); return trailer }
+			if got := waitTrailer(t, read, "1 was rejected: create_contact ("+id+")"); !strings.Contains(got, "rejected") {
+				t.Errorf("%d: got %q, want the rejection", i, got)
+			}
+		}
+	})
+}
+
 // waitTrailer reads until the notice of a change has come around, which on
 // PostgreSQL takes a moment.
 func waitTrailer(t *testing.T, read func() string, want string) string {

@@ -101,7 +101,14 @@ func (s *Server) waitFor(ctx context.Context, c *call, id string, timeout time.D
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	defer context.AfterFunc(s.closing, cancel)()
-	return s.Gate.Wait(ctx, c.grant, id)
+	a, err := s.Gate.Wait(ctx, c.grant, id)
+	if err == nil { // whoever waits may have lost its rights meanwhile
+		err = s.again(ctx, c)
+	}
+	if err != nil {
+		return a, err
+	}
+	return s.Gate.Approval(context.WithoutCancel(ctx), c.grant, id)
 }
 
 // told answers a question about an approval, which succeeds however the approval

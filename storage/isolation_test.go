@@ -240,7 +240,7 @@ var crossings = map[string]crossing{
 		return seen(err, got)
 	},
 	"SaveTask": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
-		return seen(db.SaveTask(ctx, approvals.Task{ID: "tsk_1", Workspace: other, CreatedAt: now}), "an id that is taken")
+		return seen(db.SaveTask(ctx, approvals.Task{ID: "tsk_1", Workspace: other, CreatedAt: now}, now, 1), "an id that is taken")
 	},
 	"Task": func(ctx context.Context, db *storage.DB, other string, w *filled) error {
 		got, err := db.Task(ctx, other, "key_1", "tsk_1", time.Time{})
@@ -703,7 +703,7 @@ func fill(t *testing.T, db *storage.DB, id string) *filled {
 	setEndpoint(t, db, "wh_1", id, "key_1", "https://alpha/", "s")
 	setEndpoint(t, db, "wh_2", id, "whs_1", "https://alpha/events", "s")
 	must(t, db.CreateSubscription(ctx, approvals.Subscription{ID: "whs_1", Workspace: id, Version: 1, Active: true, Creator: access.Principal{Kind: access.KindKey, ID: "key_1"}}))
-	must(t, db.SaveTask(ctx, approvals.Task{ID: "tsk_1", Workspace: id, Credential: "key_1", Action: "create_contact", Answer: []byte("{}"), CreatedAt: now}))
+	must(t, db.SaveTask(ctx, approvals.Task{ID: "tsk_1", Workspace: id, Credential: "key_1", Action: "create_contact", Answer: []byte("{}"), CreatedAt: now}, now, 1))
 	insertDelivery(t, db, webhook.Delivery{ID: "msg_1", Workspace: id, Endpoint: "wh_1", Owner: "key_1", Event: webhook.Test, Body: []byte("{}")})
 	insertDelivery(t, db, webhook.Delivery{ID: "msg_2", Workspace: id, Endpoint: "wh_1", Owner: "key_1", Event: webhook.Test, Body: []byte("{}"), State: jobs.Dead})
 	return w

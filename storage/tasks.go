@@ -62,11 +62,20 @@ func scanTask(row scanner) (approvals.Task, error) {
 	return t, err
 }
 
-// SaveTask stores the task.
-func (db *DB) SaveTask(ctx context.Context, t approvals.Task) error {
+// SaveTask stores the task; see [approvals.Store].
+func (db *DB) SaveTask(ctx context.Context, t approvals.Task, since time.Time, most int) error {
 	return db.step(ctx, func(tx *DB) error {
-		_, err := tx.q.ExecContext(ctx, `INSERT INTO tasks (`+taskColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
-			t.ID, t.Workspace, t.Credential, t.Action, string(t.Answer), t.Failed, ms(t.CreatedAt))
+		var kept int
+		err := tx.q.QueryRowContext(ctx, `SELECT COUNT(*) FROM tasks WHERE workspace = $1 AND credential = $2 AND created >= $3`,
+			t.Workspace, t.Credential, ms(since)).Scan(&kept)
+		if err == nil && kept >= most {
+			return problem.Errorf(problem.QueueFull, "%d answers of this credential are kept as tasks, which is the most there can be", most).
+				WithFix("Call without task.")
+		}
+		if err == nil {
+			_, err = tx.q.ExecContext(ctx, `INSERT INTO tasks (`+taskColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
+				t.ID, t.Workspace, t.Credential, t.Action, string(t.Answer), t.Failed, ms(t.CreatedAt))
+		}
 		if err != nil {
 			return fmt.Errorf("store task: %w", err)
 		}

@@ -27,7 +27,7 @@ func (p *Pages) foreseen(e *approvals.Effects) []template.HTML {
 			what = strings.ToLower(labelOf(strings.ReplaceAll(r.Singular, "-", "_")))
 		}
 		if c.Title != "" {
-			what += " “" + c.Title + "”"
+			what += " " + quoted(c.Title)
 		}
 		switch c.Change {
 		case "created":
@@ -81,7 +81,12 @@ func sendingText(m approvals.Sending) string {
 		words += " to " + strings.Join(m.To, ", ")
 	}
 	if m.Subject != "" {
-		words += ": “" + m.Subject + "”"
+		words += ": " + quoted(m.Subject)
 	}
 	return words
+}
+
+// quoted returns what others have written in quotes that it cannot close.
+func quoted(s string) string {
+	return "“" + strings.NewReplacer("“", "'", "”", "'").Replace(s) + "”"
 }
