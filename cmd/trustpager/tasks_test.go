@@ -102,8 +102,8 @@ func TestShutdownDoesNotWaitForListeners(t *testing.T) {
 		for range 20 {
 			resp := p.mcp(t.Context(), p.info.Keys.Agent, "subscriptions/listen", "", `"notifications":{"toolsListChanged":true}`)
 			defer resp.Body.Close()
-			if line, err := bufio.NewReader(resp.Body).ReadString('\n'); err != nil || !strings.HasPrefix(line, ":") {
-				t.Fatalf("got %q, %v, want a stream", line, err)
+			if line, err := bufio.NewReader(resp.Body).ReadString('\n'); err != nil || line != "event: message\n" {
+				t.Fatalf("got %q, %v, want the acknowledgement", line, err)
 			}
 			open = append(open, resp)
 		}
