@@ -259,6 +259,12 @@ func (s *Server) selectionOf(rawQuery string) (selection, error) {
 	if err != nil {
 		return sel, problem.Errorf(problem.Validation, "the URL's query cannot be read").WithFix("Use a query like ?toolsets=contacts,deals.")
 	}
+	for name := range q { // ?readonly=true must not offer everything
+		if !slices.Contains([]string{"toolsets", "read_only", "mode"}, name) {
+			return sel, problem.Errorf(problem.Validation, "the URL's query has no %.40q", name).
+				WithFix("What it may have is toolsets, read_only and mode, as in ?toolsets=contacts,deals&read_only=true.")
+		}
+	}
 	for _, list := range q["toolsets"] {
 		for name := range strings.SplitSeq(list, ",") {
 			if name = strings.TrimSpace(name); name == "" {
