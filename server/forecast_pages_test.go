@@ -87,6 +87,18 @@ func TestForecastOfAKeyOnPages(t *testing.T) {
 		}
 		b.Do(chromedp.ScrollIntoView(chromedp.CSS("#forecast table")))
 		b.Look("key-forecast")
+		// A window that becomes narrow again shows what was chosen while it was wide.
+		contacts := `input[name="r.contacts"]`
+		b.Size(390, 844)
+		b.Do(browsertest.See(".rung:has(" + contacts + ") select"))
+		b.Size(1280, 900)
+		b.Do(browsertest.Press(contacts + "[value=read]"))
+		b.Size(390, 844)
+		b.Do(browsertest.See(".rung:has(" + contacts + ") select"))
+		if got := browsertest.Get(b, chromedp.Evaluate[string](`document.querySelector('.rung:has(input[name="r.contacts"]) select').value`)); got != "read" {
+			t.Errorf("the list of a narrow window says %q, want read, which is chosen", got)
+		}
+		b.Size(1280, 900)
 		b.Do(browsertest.Press("#forecast summary"), browsertest.Press(`input[name=mode][value=full]`))
 		told(t, b, "all would run.")
 		b.Do(browsertest.Press(`input[name=mode][value=scopes]`), browsertest.Press(`input[name=preset][value=read]`))
