@@ -58,10 +58,10 @@ func TestGateRefuses(t *testing.T) {
 		{"object id", post{body: `{"jsonrpc":"2.0","id":{"tools":[]},"method":"tools/list"}`}, 400, "INVALID_BODY", "null"},
 		{"NUL", post{body: callBody("create_contact", `{"first_name":"a\u0000"}`)}, 400, "INVALID_BODY", "null"},
 		{"unknown toolset", post{path: "/mcp?toolsets=contacts,nonsense", body: pingBody}, 400, "VALIDATION_ERROR", "7"},
+		{"misspelt read_only", post{path: "/mcp?readonly=true", body: pingBody}, 400, "VALIDATION_ERROR", "7"},
 		{"odd read_only", post{path: "/mcp?read_only=perhaps", body: pingBody}, 400, "VALIDATION_ERROR", "7"},
 		{"empty read_only", post{path: "/mcp?read_only", body: pingBody}, 400, "VALIDATION_ERROR", "7"},
 		{"read_only twice", post{path: "/mcp?read_only=false&read_only=true", body: pingBody}, 400, "VALIDATION_ERROR", "7"},
-		{"another name", post{path: "/mcp?readonly=true", body: pingBody}, 400, "VALIDATION_ERROR", "7"},
 		{"cursor", post{body: `{"jsonrpc":"2.0","id":"x","method":"tools/list","params":{"cursor":"YQ=="}}`}, 400, "VALIDATION_ERROR", `"x"`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

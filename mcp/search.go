@@ -86,6 +86,9 @@ func (s *Server) searchFor(_ context.Context, c *call) (answer, error) {
 		}
 	}
 	slices.SortStableFunc(found, func(a, b scored) int { return cmp.Compare(b.score, a.score) })
+	if len(found) == 0 {
+		return dataAnswer(map[string]any{"data": []foundTool{}, "more": false, "hint": "No tool has these words. Try others, such as contact or send; without query all names are listed."})
+	}
 	list := []foundTool{}
 	for _, f := range found[:min(limit, len(found))] {
 		list = append(list, s.found(c, f.tool))

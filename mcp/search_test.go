@@ -53,6 +53,9 @@ func TestSearchModeOffersTwoTools(t *testing.T) {
 			t.Errorf("%q: got %v, want %s among the first: %s", query, names, want, text)
 		}
 	}
+	if names, text := found("agent", "frobnicate"); len(names) > 0 || !strings.Contains(text, "No tool has these words") {
+		t.Errorf("got %v, want none, and what to do then: %s", names, text)
+	}
 	if names, _ := found("agent", ""); len(names) < 8 || strings.Contains(fmt.Sprint(names), "delete_contact") {
 		t.Errorf("without words: got %v, want the names of all that the caller may use", names)
 	}

@@ -235,7 +235,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, c *call) error {
 		return nil
 	default:
 		h.Set("Allow", http.MethodPost)
-		return problem.Errorf(problem.MethodNotAllowed, "%s is not offered here: there are no sessions and no streams", r.Method).
+		return problem.Errorf(problem.MethodNotAllowed, "%s is not offered here: there are no sessions, and only subscriptions/listen streams", r.Method).
 			WithFix("Send each message with POST.")
 	}
 	if err = s.authenticate(h, r, c); err != nil {

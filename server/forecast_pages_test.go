@@ -82,9 +82,24 @@ func TestForecastOfAKeyOnPages(t *testing.T) {
 		if got := strings.Join(strings.Fields(b.Text("#forecast tbody tr:nth-of-type(2)")), " "); !browsertest.Get(b, chromedp.Evaluate[bool](`document.querySelector("#forecast details").open`)) || got != "Contacts: write 34 0 0 34 wait" {
 			t.Errorf("the table has closed, or says %q", got)
 		}
+		if !browsertest.Get(b, chromedp.Evaluate[bool](`(r => r.top >= 0 && r.bottom <= innerHeight)(document.querySelector("#forecast").getBoundingClientRect())`)) {
+			t.Error("the opened table is out of sight while rungs are chosen")
+		}
 		b.Do(chromedp.ScrollIntoView(chromedp.CSS("#forecast table")))
 		b.Look("key-forecast")
-		b.Do(browsertest.Press(`input[name=mode][value=full]`))
+		// A window that becomes narrow again shows what was chosen while it was wide.
+		contacts := `input[name="r.contacts"]`
+		b.Size(390, 844)
+		b.Do(browsertest.See(".rung:has(" + contacts + ") select"))
+		b.Size(1280, 900)
+		b.Do(browsertest.Press(contacts + "[value=read]"))
+		b.Size(390, 844)
+		b.Do(browsertest.See(".rung:has(" + contacts + ") select"))
+		if got := browsertest.Get(b, chromedp.Evaluate[string](`document.querySelector('.rung:has(input[name="r.contacts"]) select').value`)); got != "read" {
+			t.Errorf("the list of a narrow window says %q, want read, which is chosen", got)
+		}
+		b.Size(1280, 900)
+		b.Do(browsertest.Press("#forecast summary"), browsertest.Press(`input[name=mode][value=full]`))
 		told(t, b, "all would run.")
 		b.Do(browsertest.Press(`input[name=mode][value=scopes]`), browsertest.Press(`input[name=preset][value=read]`))
 		told(t, b, "410 would run and 36 would be refused.")

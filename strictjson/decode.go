@@ -43,7 +43,10 @@ func Decode(b []byte, v any) error {
 	f := problem.Field{Path: path(wrong.JSONPointer)}
 	if errors.Is(wrong.Err, json.ErrUnknownName) {
 		names := members(wrong.GoType)
-		f.Expected, f.Got = "one of "+strings.Join(names, ", "), "an unknown field"
+		f.Expected, f.Got = "no fields at all", "an unknown field"
+		if names != nil {
+			f.Expected = "one of " + strings.Join(names, ", ")
+		}
 		if near := nearest(wrong.JSONPointer.LastToken(), names); near != "" {
 			e.Hint = "Did you mean " + near + "?"
 		}
@@ -88,9 +91,6 @@ func members(t reflect.Type) []string {
 		if name != "" && name != "-" {
 			names = append(names, strconv.Quote(name))
 		}
-	}
-	if names == nil {
-		return []string{"no fields at all"}
 	}
 	return names
 }

@@ -13,7 +13,7 @@ import (
 )
 
 type mcpCmd struct {
-	URL     string `help:"URL of the server, as in https://pager.example.com; with /mcp and what follows it, such as ?toolsets=contacts, if it is to be more." required:"" env:"TRUSTPAGER_URL" name:"url"`
+	URL     string `help:"URL of the server, as in https://pager.example.com; with /mcp and what follows it, such as ?toolsets=contacts, if it is to be more." env:"TRUSTPAGER_URL" name:"url"`
 	Key     string `help:"API key to act with. Other users of this machine see what is on a command line: better give it by the environment, or in a file." env:"TRUSTPAGER_KEY"`
 	KeyFile string `help:"File that holds the API key." type:"path" env:"TRUSTPAGER_KEY_FILE"`
 }
@@ -26,6 +26,9 @@ func (mcpCmd) Help() string {
 
 // Run forwards messages until standard input ends.
 func (c mcpCmd) Run(e *env) error {
+	if c.URL == "" {
+		return errors.New("there is no server: set TRUSTPAGER_URL to its URL, as in https://pager.example.com, or give it with --url")
+	}
 	key, err := c.key()
 	if err != nil {
 		return err

@@ -133,7 +133,7 @@ func TestStdioCommandLine(t *testing.T) {
 		exit     int
 		said     string
 	}{
-		{"", "tp_live_x", nil, 2, "--url"},
+		{"", "tp_live_x", nil, 1, "TRUSTPAGER_URL"},
 		{"pager.example.com", "tp_live_x", nil, 1, "https://pager.example.com/mcp"},
 		{"http://127.0.0.1:1", "", nil, 1, "TRUSTPAGER_KEY"},
 		{"http://127.0.0.1:1", "", []string{"--key-file", file + "none"}, 1, "no such file"},

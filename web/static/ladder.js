@@ -70,6 +70,9 @@ function select(group, narrow) {
     });
     group.after(list);
   }
-  if (list) list.hidden = !narrow;
+  if (list) {
+    list.hidden = !narrow;
+    list.value = group.querySelector("input:checked")?.value;
+  }
   group.hidden = narrow;
 }
