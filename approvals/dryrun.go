@@ -73,6 +73,7 @@ type Sending struct {
 	Kind    string   `json:"kind"` // email, sms, call; ai is a question to a model, test the test of an integration
 	To      []string `json:"to,omitempty"`
 	Subject string   `json:"subject,omitempty"`
+	Outbox  bool     `json:"outbox,omitempty"` // nothing is connected that it could go out by: it would be written to a file
 }
 
 // The fixed sentences of dry runs.

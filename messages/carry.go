@@ -65,6 +65,7 @@ func (cr *Carrier) Outgoing() map[string]func(ctx context.Context, tx approvals.
 				return s, err
 			}
 			s.Subject = str(values["subject"])
+			s.Outbox = resource == emailResource && str(values["account_id"]) == "" && !cr.Mail.Sends()
 			if to := str(values["to"]); to != "" {
 				s.To = []string{to}
 				return s, nil

@@ -301,6 +301,10 @@ func TestWithoutMailServerItIsWrittenAndSaysSo(t *testing.T) {
 		o := &office{t: t, Server: servertest.New(t, db, servertest.Options{Config: func(c *server.Config) { c.Mail.Outbox = outbox }})}
 		scopes := []string{"email:send"}
 		o.sender, _ = o.AddKey(admin.KeyInput{Name: new("sender"), Scopes: &scopes})
+		tried := o.Do("POST", "/v1/email/send", o.sender, `{"to":["ada@example.com"],"subject":"Hello","body":"Hi","dry_run":true}`).Want(t, 200)
+		if !strings.Contains(string(tried.Body), `"outbox":true`) {
+			t.Errorf("a dry run: got %s, want that it goes nowhere", tried.Body)
+		}
 		id := o.send("ada@example.com", "Hello", "Hällo").Want(t, 200).Text("data.id")
 		o.carry("email")
 		got := o.Do("GET", "/v1/email/"+id, o.sender, "").Want(t, 200)

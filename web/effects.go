@@ -83,6 +83,9 @@ func sendingText(m approvals.Sending) string {
 	if m.Subject != "" {
 		words += ": " + quoted(m.Subject)
 	}
+	if m.Outbox {
+		words += ". No mail server is connected: it is only written to the outbox"
+	}
 	return words
 }
 
