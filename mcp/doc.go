@@ -12,7 +12,7 @@
 //	credential        Authorization: Bearer …, and the path's workspace is its own
 //	body              at most 1 MiB, one JSON-RPC message, read strictly
 //	rate limit        of the credential
-//	mcp-go            stateless: no sessions, no streams, nothing kept
+//	mcp-go            stateless: no sessions, nothing kept
 //
 // Every refusal is a JSON-RPC error under the HTTP status that fits, with the
 // request's id where it is known by then and null where it is not. An error of
@@ -25,10 +25,14 @@
 //
 // tools/list is answered by a server of mcp-go's that has no tools, and the gate
 // puts the caller's tools into its empty list, encoded once at start for each
-// level. A plain tools/call is given to mcp-go without its HTTP transport and
-// without the arguments, which the gate keeps byte for byte. The semantics stay
-// mcp-go's, and neither costs more than mcp-go alone. The lists of resources and
-// prompts are made as that of the tools. What is read of them passes the Gate as
-// the tools that it is named after do, so that nobody sees more by one way than
-// by another.
+// level. The arguments of a tools/call stay with the gate, byte for byte. A plain
+// call of a tool that the caller may use is run by the gate itself, which answers
+// what mcp-go would; all other calls pass mcp-go. So neither costs more than mcp-go
+// alone. The lists of resources and prompts are made as that of the tools. What is
+// read of them passes the Gate as the tools that it is named after do, so that
+// nobody sees more by one way than by another.
+//
+// What waits for a person is followed by what the gate answers itself, from the
+// store, on any node: tasks in both eras, subscriptions/listen, a question to the
+// user of a client that can open a page, and a word at the end of later results.
 package mcp
