@@ -123,6 +123,12 @@ func (db *DB) ResetLink(ctx context.Context, hash string, now time.Time) (user, 
 // TakeResetLink is ResetLink, and ends the link: of several calls one gets it.
 func (db *DB) TakeResetLink(ctx context.Context, hash string, now time.Time) (user, stamp string, err error) {
 	err = db.step(ctx, func(tx *DB) error {
+		// The user before the link, as everybody who ends links does: of many who
+		// come with links of one user each waits for one other, and not in a ring.
+		whose := `SELECT id FROM users WHERE id = (SELECT user_id FROM reset_links WHERE hash = $1)` + tx.dialect.lockSolo
+		if err := tx.q.QueryRowContext(ctx, whose, hash).Scan(&user); err != nil && !errors.Is(err, sql.ErrNoRows) {
+			return fmt.Errorf("lock whose link it is: %w", err)
+		}
 		user, stamp, err = scanResetLink(tx.q.QueryRowContext(ctx, `DELETE FROM reset_links WHERE hash = $1 AND expires > $2 RETURNING user_id, stamp`, hash, ms(now)))
 		return err
 	})
