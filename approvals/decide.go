@@ -520,7 +520,7 @@ func (gate *Gate) Wait(ctx context.Context, g access.Grant, id string) (Approval
 	defer stop()
 	for {
 		a, err := gate.Approval(context.WithoutCancel(ctx), g, id)
-		if err != nil || a.Status != Pending && !gate.settling(a) {
+		if err != nil || gate.Over(a) {
 			return a, err
 		}
 		select {

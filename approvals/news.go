@@ -2,7 +2,6 @@ package approvals
 
 import (
 	"context"
-	"encoding/json"
 	"slices"
 	"time"
 
@@ -14,6 +13,7 @@ import (
 type News struct {
 	Open  []Approval // pending, or on their way outside
 	Ended []Approval // told now, and not again
+	More  bool       // there is more than was looked at, which the next call finds
 }
 
 // The bounds of [News].
@@ -30,13 +30,13 @@ func (gate *Gate) News(ctx context.Context, g access.Grant) (News, error) {
 	if err != nil || len(list) == 0 {
 		return News{}, err
 	}
-	var n News
+	n := News{More: len(list) == mostNews}
 	var ended []string
 	for _, a := range list {
-		if a.Status == Pending || gate.settling(a) {
-			n.Open = append(n.Open, a)
-		} else {
+		if gate.Over(a) {
 			ended = append(ended, a.ID)
+		} else {
+			n.Open = append(n.Open, a)
 		}
 	}
 	if len(ended) == 0 {
@@ -51,13 +51,19 @@ func (gate *Gate) News(ctx context.Context, g access.Grant) (News, error) {
 	return n, err
 }
 
-// Told notes that the credential of g has just been told how the approval stands,
-// if it has asked for it and it is over.
-func (gate *Gate) Told(ctx context.Context, g access.Grant, a Approval) error {
-	if a.Told || a.By.ID != g.Principal.ID || a.Status == Pending || gate.settling(a) {
+// Told notes that the credential of g has just been told how the approvals stand:
+// those that it has asked for and that are over.
+func (gate *Gate) Told(ctx context.Context, g access.Grant, list ...Approval) error {
+	var over []string
+	for _, a := range list {
+		if !a.Told && a.By.ID == g.Principal.ID && gate.Over(a) {
+			over = append(over, a.ID)
+		}
+	}
+	if over == nil {
 		return nil
 	}
-	_, err := gate.Store.TellApprovals(ctx, g.Workspace.ID, g.Principal.ID, []string{a.ID})
+	_, err := gate.Store.TellApprovals(ctx, g.Workspace.ID, g.Principal.ID, over)
 	return err
 }
 
@@ -75,44 +81,4 @@ func (gate *Gate) Own(ctx context.Context, g access.Grant, q Query) ([]Approval,
 		list[i] = gate.readable(g, a)
 	}
 	return list, err
-}
-
-// A Task is a call that ran at once for a client that follows its calls as tasks:
-// its answer is kept, because the client comes back for it, to any node.
-type Task struct {
-	ID         string // tsk_…
-	Workspace  string
-	Credential string // whose call it was
-	Action     string
-	Answer     json.RawMessage // the result of the call, as its door gives it; nil for who may not read it any more
-	Failed     bool            // the answer tells of an error
-	CreatedAt  time.Time
-}
-
-// The bounds of a [Task].
-const (
-	TaskTTL  = 24 * time.Hour // how long its answer is kept
-	MaxTasks = 100            // of a credential that are kept at a time
-)
-
-// KeepTask stores the task. It fails with [problem.QueueFull] if the credential has
-// [MaxTasks].
-func (gate *Gate) KeepTask(ctx context.Context, t Task) error {
-	return gate.Store.SaveTask(ctx, t, gate.now().Add(-TaskTTL), MaxTasks)
-}
-
-// Task returns a task of the grant's own, as far as it may read it now. It fails
-// with [problem.NotFound].
-func (gate *Gate) Task(ctx context.Context, g access.Grant, id string) (Task, error) {
-	t, err := gate.Store.Task(ctx, g.Workspace.ID, g.Principal.ID, id, gate.now().Add(-TaskTTL))
-	if a, ok := gate.Catalog.Find(t.Action); err == nil && (!ok || !gate.mayRead(g, Approval{Resource: a.Resource})) {
-		t.Answer = nil
-	}
-	return t, err
-}
-
-// Tasks returns the tasks of the grant's own that were made before the one with
-// the id, newest first.
-func (gate *Gate) Tasks(ctx context.Context, g access.Grant, before string, limit int) ([]Task, error) {
-	return gate.Store.Tasks(ctx, g.Workspace.ID, g.Principal.ID, before, gate.now().Add(-TaskTTL), limit)
 }

@@ -79,7 +79,7 @@ func (f *gate) Own(context.Context, access.Grant, approvals.Query) ([]approvals.
 func (f *gate) News(context.Context, access.Grant) (approvals.News, error) {
 	return approvals.News{}, nil
 }
-func (f *gate) Told(context.Context, access.Grant, approvals.Approval) error { return nil }
+func (f *gate) Told(context.Context, access.Grant, ...approvals.Approval) error { return nil }
 func (f *gate) KeepTask(_ context.Context, t approvals.Task) error {
 	f.kept = append(f.kept, t)
 	return nil

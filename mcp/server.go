@@ -57,8 +57,8 @@ type Gate interface {
 	// ended is told once.
 	News(ctx context.Context, g access.Grant) (approvals.News, error)
 
-	// Told notes that the caller has just been told how the approval stands.
-	Told(ctx context.Context, g access.Grant, a approvals.Approval) error
+	// Told notes that the caller has just been told how the approvals stand.
+	Told(ctx context.Context, g access.Grant, list ...approvals.Approval) error
 
 	// KeepTask stores the answer of a call that ran at once, for a client that comes
 	// back for it.
@@ -301,10 +301,10 @@ func (s *Server) dispatch(w http.ResponseWriter, r *http.Request, c *call, body 
 func (s *Server) call(w http.ResponseWriter, r *http.Request, c *call) error {
 	t := s.called(c)
 	body := c.stripped(t)
-	if done, err := s.lacks(w, r, c); done || err != nil {
+	if done, err := s.lacks(w, r, c, t); done || err != nil {
 		return err
 	}
-	if c.asTask(r) && t != nil && (t.reads || t.action == nil) {
+	if c.asTask() && t != nil && (t.reads || t.action == nil) {
 		return c.faultOf(http.StatusNotFound, mcpgo.METHOD_NOT_FOUND, t.name+" answers at once, and cannot be called as a task: leave task out")
 	}
 	if err := s.missing(c); err != nil {
@@ -317,7 +317,7 @@ func (s *Server) call(w http.ResponseWriter, r *http.Request, c *call) error {
 		http.NewResponseController(w).SetWriteDeadline(time.Now().Add(maxWait + 10*time.Second))
 	}
 	if c.plain(r) {
-		return s.answerCall(w, r, c, body)
+		return s.answerCall(w, r, c, t, body)
 	}
 	rec := &recorder{header: w.Header(), status: http.StatusOK}
 	s.callsHTTP.ServeHTTP(rec, forward(r, body))
@@ -366,7 +366,7 @@ func (s *Server) answerSaid(w http.ResponseWriter, r *http.Request, c *call) (do
 		return true, c.fault
 	case c.said == nil:
 		return false, nil
-	case c.asTask(r) && !c.said.once:
+	case c.asTask() && !c.said.once:
 		t, err := s.becomeTask(r.Context(), c)
 		if err != nil { // it is done, so its answer is better than an error
 			if !problem.Is(err, problem.QueueFull) {
@@ -381,7 +381,7 @@ func (s *Server) answerSaid(w http.ResponseWriter, r *http.Request, c *call) (do
 		w.Header().Set("Content-Type", "application/json")
 		w.Write(append(append(b, c.said.ask...), "}}\n"...)) // fails only if the client has gone
 		return true, nil
-	case c.said.task != nil && c.client.tasks:
+	case c.said.task != nil && c.client.modern:
 		c.answerTask(w, *c.said.task)
 		return true, nil
 	}
@@ -401,9 +401,9 @@ func (c *call) plain(r *http.Request) bool {
 // does both itself, which halves the cost. All else mcp-go answers, though without
 // its HTTP transport, which makes a session, two queues and a goroutine for each
 // message.
-func (s *Server) answerCall(w http.ResponseWriter, r *http.Request, c *call, body []byte) error {
+func (s *Server) answerCall(w http.ResponseWriter, r *http.Request, c *call, t *tool, body []byte) error {
 	var out []byte
-	if t := s.called(c); t != nil && c.id != nil && (c.meta == nil || c.meta[0] == '{') && s.level(c.grant, c.selection, t) != access.Deny {
+	if t != nil && c.id != nil && (c.meta == nil || c.meta[0] == '{') && s.level(c.grant, c.selection, t) != access.Deny {
 		s.use(r.Context(), c, t)
 		if done, err := s.answerSaid(w, r, c); done || err != nil {
 			return err

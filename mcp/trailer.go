@@ -88,7 +88,9 @@ func (s *Server) trail(ctx context.Context, c *call, a *answer) error {
 		for i := range open { // what the trailer needs, and no bodies
 			open[i] = approvals.Approval{ID: open[i].ID, Action: open[i].Action, Status: open[i].Status}
 		}
-		remember(open)
+		if !news.More {
+			remember(open)
+		}
 	}
 	a.trailer = s.trailer(open, ended, a.about)
 	return nil

@@ -178,3 +178,33 @@ func TestTrailerTellsEachOutcomeOnce(t *testing.T) {
 		}
 	})
 }
+
+// Of more than is looked at once the rest is told with the next answer, although
+// nothing has changed since.
+func TestTrailerTellsTheRestWithTheNextAnswer(t *testing.T) {
+	w := newWorld(t, t.TempDir()+"/test.db")
+	token, grant := w.key(access.Key{}, "contacts:write-approval")
+	_, decider := w.key(access.Key{FullAccess: true, MayDecide: true}, "")
+	create, _ := w.gate.Catalog.Find("create_contact")
+	ask := func(i int) string {
+		t.Helper()
+		out, err := w.gate.Do(t.Context(), grant, create, approvals.Incoming{Input: fmt.Appendf(nil, `{"first_name":"C%d"}`, i), Request: approvals.Request{Door: "rest"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out.Approval.ID
+	}
+	const most = 100
+	for i := range most {
+		if _, err := w.gate.Reject(t.Context(), decider, ask(i), "No."); err != nil {
+			t.Fatal(err)
+		}
+	}
+	open := ask(most)
+	if _, got := said(t, w.url, token, "list_contacts", `{}`); !strings.Contains(got, "100 were rejected") || strings.Contains(got, open) {
+		t.Errorf("got %q, want the rejected ones", got)
+	}
+	if _, got := said(t, w.url, token, "list_contacts", `{}`); !strings.Contains(got, "1 earlier action is still NOT executed: create_contact ("+open+")") {
+		t.Errorf("then got %q, want the open one", got)
+	}
+}

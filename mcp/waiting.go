@@ -177,9 +177,9 @@ func (s *Server) listApprovals(ctx context.Context, c *call) (answer, error) {
 	for i, a := range list {
 		ans := s.Gate.Answer(a)
 		lines[i] = askedApproval{a.ID, ans.Status, ans.Executed, a.Action, a.TargetID, a.Title, ans.Reason, ans.Approval.URL, a.CreatedAt, a.ExpiresAt}
-		if err := s.Gate.Told(context.WithoutCancel(ctx), c.grant, a); err != nil {
-			return answer{}, err
-		}
+	}
+	if err := s.Gate.Told(context.WithoutCancel(ctx), c.grant, list...); err != nil {
+		return answer{}, err
 	}
 	return dataAnswer(struct {
 		Data       []askedApproval    `json:"data"`
