@@ -81,9 +81,8 @@ func (a *Action) input() Schema {
 	return s.encode()
 }
 
-// schema returns what the field takes as input, as far as it is worth saying in
-// a schema that is sent with every list of tools: it accepts all that check
-// accepts, while check also looks at what the words mean.
+// schema returns what the field takes as input: it accepts all that check accepts,
+// while check also looks at what the words mean.
 func (f *Field) schema() *schema {
 	s := &schema{Description: f.Description}
 	if f.Default != nil && f.Default != any(now) {
@@ -114,10 +113,7 @@ func (f *Field) schema() *schema {
 	case TypeDateTime:
 		s.Format = "date-time"
 	case TypeInteger, TypeNumber, TypeMoney:
-		if f.Enum != nil {
-			for _, w := range f.Enum {
-				s.Enum = append(s.Enum, json.Number(w))
-			}
+		if s.Enum = f.choices(); s.Enum != nil {
 			break
 		}
 		if f.Min > -maxSafe {
@@ -127,12 +123,7 @@ func (f *Field) schema() *schema {
 			s.Maximum = &f.Max
 		}
 	case TypeEnum:
-		if f.terse {
-			break
-		}
-		for _, w := range f.Enum {
-			s.Enum = append(s.Enum, w)
-		}
+		s.Enum = f.choices()
 	case TypeTags:
 		s.Items = &schema{Type: "string"}
 		if f.bare {
@@ -174,6 +165,22 @@ func (f *Field) schema() *schema {
 		}
 	}
 	return s
+}
+
+// choices returns the words, or numbers, that the schema offers for the field.
+func (f *Field) choices() []any {
+	if f.terse {
+		return nil
+	}
+	var list []any
+	for _, w := range f.Enum {
+		if f.Type == TypeEnum {
+			list = append(list, w)
+		} else {
+			list = append(list, json.Number(w))
+		}
+	}
+	return list
 }
 
 // jsonType returns the JSON type of the values of t.
@@ -283,17 +290,8 @@ func (f *Field) short(repeated bool) *schema {
 		s.Format = "date"
 	case TypeDateTime:
 		s.Format = "date-time"
-	case TypeInteger:
-		for _, w := range f.Enum {
-			s.Enum = append(s.Enum, json.Number(w))
-		}
-	case TypeEnum:
-		if f.terse {
-			break
-		}
-		for _, w := range f.Enum {
-			s.Enum = append(s.Enum, w)
-		}
+	case TypeInteger, TypeEnum:
+		s.Enum = f.choices()
 	case TypeTags:
 		s.Items = &schema{Type: "string"}
 	case TypeList:

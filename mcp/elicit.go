@@ -60,7 +60,10 @@ func (s *Server) mac(c *call, head string) []byte {
 func (s *Server) stated(c *call) (id string, err error) {
 	var state string
 	_ = json.Unmarshal(c.state, &state) // what is no string is no state
-	head, sent, _ := cutLast(state, ".")
+	head, sent := state, ""
+	if i := strings.LastIndexByte(state, '.'); i >= 0 {
+		head, sent = state[:i], state[i+1:]
+	}
 	id, until, _ := strings.Cut(head, ".")
 	mac, _ := base64.RawURLEncoding.DecodeString(sent)
 	over, _ := strconv.ParseInt(until, 36, 64)
@@ -68,13 +71,6 @@ func (s *Server) stated(c *call) (id string, err error) {
 		return "", c.invalidParams("requestState was not given for this call, or is over: call again without it")
 	}
 	return id, nil
-}
-
-func cutLast(s, sep string) (before, after string, found bool) {
-	if i := strings.LastIndex(s, sep); i >= 0 {
-		return s[:i], s[i+len(sep):], true
-	}
-	return s, "", false
 }
 
 // answered waits for the decision of the user, whom the client has led to the page,

@@ -14,19 +14,16 @@ import (
 const tasksExtension = "io.modelcontextprotocol/tasks"
 
 // A client is what a request says of the one that sent it. Since 2026-07-28 each
-// request says it, before that only initialize did.
+// request says it in _meta, before that only initialize did.
 type client struct {
-	modern bool // the request is of 2026-07-28 or later
-	tasks  bool // it takes tasks
-	urls   bool // it can ask its user to open a URL
+	modern  bool   // the request is of 2026-07-28 or later
+	version string // of the protocol, as _meta says it
+	tasks   bool   // it takes a task in place of this call's result
+	urls    bool   // it can ask its user to open a URL
 }
 
 // clientOf reads what the request says of its client.
 func clientOf(h http.Header, m *message) client {
-	c := client{modern: mcpgo.IsModernProtocol(h.Get(mcpgo.HeaderProtocolVersion))}
-	if m.meta == nil {
-		return c
-	}
 	var meta struct {
 		Version      string `json:"io.modelcontextprotocol/protocolVersion"`
 		Capabilities struct {
@@ -36,13 +33,16 @@ func clientOf(h http.Header, m *message) client {
 			} `json:"elicitation"`
 		} `json:"io.modelcontextprotocol/clientCapabilities"`
 	}
-	if jsonv2.Unmarshal(m.meta, &meta) != nil {
-		return c // mcp-go, or the check of the headers, tells what is wrong
+	if m.meta != nil {
+		_ = jsonv2.Unmarshal(m.meta, &meta) // what cannot be read is missing: mcp-go, or the check of the headers, says so
 	}
-	c.modern = c.modern || mcpgo.IsModernProtocol(meta.Version)
+	header := h.Get(mcpgo.HeaderProtocolVersion)
+	c := client{modern: mcpgo.IsModernProtocol(header) || mcpgo.IsModernProtocol(meta.Version), version: meta.Version}
 	if c.modern {
 		_, c.tasks = meta.Capabilities.Extensions[tasksExtension]
 		c.urls = meta.Capabilities.Elicitation.URL != nil
+	} else { // older versions know no tasks, and what their clients send is no wish
+		c.tasks = header == "2025-11-25" && m.task != nil && string(m.task) != "null"
 	}
 	return c
 }
@@ -87,21 +87,15 @@ func (c *call) checkHeaders(h http.Header, name string) error {
 	mismatch := func(message string) error {
 		return &fault{status: http.StatusBadRequest, code: mcpgo.HEADER_MISMATCH, message: message}
 	}
-	var meta struct {
-		Version string `json:"io.modelcontextprotocol/protocolVersion"`
-	}
-	if c.meta != nil {
-		_ = jsonv2.Unmarshal(c.meta, &meta) // what cannot be read is missing
-	}
 	version := h.Get(mcpgo.HeaderProtocolVersion)
 	switch {
 	case h.Get(mcpgo.HeaderLastEventID) != "":
 		return mismatch("Last-Event-ID has no meaning here: streams are not resumed. Send the request anew, with a new id.")
 	case version == "":
 		return mismatch("the header Mcp-Protocol-Version is missing; repeat in it the protocolVersion of _meta")
-	case meta.Version == "":
+	case c.client.version == "":
 		return c.invalidParams("_meta lacks io.modelcontextprotocol/protocolVersion")
-	case version != meta.Version:
+	case version != c.client.version:
 		return mismatch("the header Mcp-Protocol-Version is not the protocolVersion of _meta")
 	case !mcpgo.IsValidProtocolVersion(version):
 		e := mcpgo.UnsupportedProtocolVersionError{Version: version, Supported: mcpgo.ValidProtocolVersions}.JSONRPCError().Error

@@ -115,7 +115,7 @@ func TestPlainCallIsAnsweredAsMCPGoWould(t *testing.T) {
 		}
 		own, theirs := httptest.NewRecorder(), httptest.NewRecorder()
 		s.callsHTTP.ServeHTTP(theirs, request())
-		if err := s.answerCall(own, request(), c, c.stripped(nil)); err != nil {
+		if err := s.answerCall(own, request(), c, s.called(c), c.stripped(nil)); err != nil {
 			t.Fatal(err)
 		}
 		var got, want any

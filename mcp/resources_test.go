@@ -445,26 +445,26 @@ func TestResourcesFollowRights(t *testing.T) {
 					}
 				}
 			}
-			todo, attached := prompt(asker, "draft_follow_up", map[string]string{"contact_id": contact, "deal_id": deal, "about": "the offer"})
-			mentions(todo, []string{"the offer", "after approval by a person create_task", "add_note", "pending_approval", deal}, []string{"send_email", "list_email", "delete_contact"})
+			steps, attached := prompt(asker, "draft_follow_up", map[string]string{"contact_id": contact, "deal_id": deal, "about": "the offer"})
+			mentions(steps, []string{"the offer", "after approval by a person create_task", "add_note", "pending_approval", deal}, []string{"send_email", "list_email", "delete_contact"})
 			if len(attached) != 3 || !strings.Contains(attached["trustpager://contacts/"+contact], trap) || attached["trustpager://deals/"+deal] == "" {
 				t.Errorf("%s: attached: got %v, want contact, deal and note", version, attached)
 			}
-			todo, attached = prompt(reader, "draft_follow_up", map[string]string{"contact_id": contact})
-			mentions(todo, []string{"cannot send", "change nothing"}, []string{"create_task", "add_note", "pending_approval", "wait_for_approval"})
+			steps, attached = prompt(reader, "draft_follow_up", map[string]string{"contact_id": contact})
+			mentions(steps, []string{"cannot send", "change nothing"}, []string{"create_task", "add_note", "pending_approval", "wait_for_approval"})
 			if len(attached) != 2 {
 				t.Errorf("%s: attached: got %v, want contact and note", version, attached)
 			}
-			todo, attached = prompt(asker, "weekly_review", nil)
-			mentions(todo, []string{"list_tasks", "update_deal", "pending_approval"}, []string{"delete_"})
+			steps, attached = prompt(asker, "weekly_review", nil)
+			mentions(steps, []string{"list_tasks", "update_deal", "pending_approval"}, []string{"delete_"})
 			if attached["trustpager://tasks/"+task] == "" || attached["trustpager://deals/"+deal] == "" || len(attached) != 3 {
 				t.Errorf("%s: attached: got %v, want task, deal and note", version, attached)
 			}
 			if _, attached = prompt(asker, "weekly_review", map[string]string{"week": "2020-W01"}); len(attached) != 0 {
 				t.Errorf("%s: attached to a week long gone: got %v, want nothing", version, attached)
 			}
-			todo, attached = prompt(asker, "pipeline_summary", map[string]string{"pipeline_id": pipeline})
-			mentions(todo, []string{"get_pipeline_summary", pipeline, "add_note; after approval by a person move_deal"}, nil)
+			steps, attached = prompt(asker, "pipeline_summary", map[string]string{"pipeline_id": pipeline})
+			mentions(steps, []string{"get_pipeline_summary", pipeline, "add_note; after approval by a person move_deal"}, nil)
 			if len(attached) != 2 {
 				t.Errorf("%s: attached: got %v, want pipeline and deal", version, attached)
 			}

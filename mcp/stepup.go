@@ -16,12 +16,11 @@ import (
 //   - a token with fine scopes is challenged to ask for more (RFC 6750 §3.1),
 //   - with the coarse scope asking again would change nothing, so the model gets
 //     an error that leads the user to the grant.
-func (s *Server) lacks(w http.ResponseWriter, r *http.Request, c *call) (done bool, err error) {
+func (s *Server) lacks(w http.ResponseWriter, r *http.Request, c *call, t *tool) (done bool, err error) {
 	token := c.grant.Token
 	if token == nil {
 		return false, nil
 	}
-	t := s.called(c)
 	if t != nil && t.name == "call_tool" && c.selection.search {
 		t, _, _ = s.inner(c) // what is wrong with it, the tool says
 	}

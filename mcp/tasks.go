@@ -196,18 +196,16 @@ func suffix(id string) string {
 	return s
 }
 
-// appendTask appends the members of the task. Since 2026-07-28 they hold the
-// result, and have other names.
+// appendTask appends the members of the task, which have other names since
+// 2026-07-28.
 func appendTask(b []byte, t task, modern bool) []byte {
 	status := t.status
+	if t.fault != nil || !modern && t.result != nil && t.result.failed {
+		status = taskFailed // which the newer version keeps for errors of the protocol
+	}
 	ttl, interval := "ttlMs", "pollIntervalMs"
 	if !modern {
 		ttl, interval = "ttl", "pollInterval"
-		if t.result != nil && t.result.failed || t.fault != nil {
-			status = taskFailed // which the newer version keeps for errors of the protocol
-		}
-	} else if t.fault != nil {
-		status = taskFailed
 	}
 	b = fmt.Appendf(b, `"taskId":%s,"status":%q`, appendString(nil, t.id), status)
 	if t.message != "" {
@@ -269,11 +267,8 @@ func (c *call) answerResult(w http.ResponseWriter, members []byte) {
 	w.Write(append(append(b, members...), "}}\n"...)) // fails only if the client has gone
 }
 
-// asTask reports whether a client of 2025-11-25 wants the call as a task. Older
-// ones know no tasks, and what they send is no wish.
-func (c *call) asTask(r *http.Request) bool {
-	return c.task != nil && string(c.task) != "null" && !c.client.modern && r.Header.Get(mcpgo.HeaderProtocolVersion) == "2025-11-25"
-}
+// asTask reports whether a client of 2025-11-25 wants the call as a task.
+func (c *call) asTask() bool { return c.client.tasks && !c.client.modern }
 
 // becomeTask turns what a tool said into the task that the client of 2025-11-25
 // asked for: the approval, or the answer, which is stored before anybody is told

@@ -334,7 +334,7 @@ func (s *Server) run(ctx context.Context, c *call, t *tool) (answer, error) {
 	if err != nil {
 		a = errorAnswer(ctx, err)
 	}
-	if a.ask != nil || a.task != nil && (c.client.tasks || c.task != nil) {
+	if a.ask != nil || a.task != nil {
 		return a, nil // which have no room for a trailer: what has ended is told with another answer
 	}
 	if err := s.trail(ctx, c, &a); err != nil {
@@ -394,6 +394,9 @@ func (s *Server) waiting(ctx context.Context, c *call, p approvals.Approval) (an
 	}
 	if c.asks(p) {
 		a.ask = s.ask(c, p)
+	}
+	if !c.client.tasks {
+		return a, nil
 	}
 	t, err := s.taskOf(p)
 	a.task = &t

@@ -102,10 +102,14 @@ func (p *Pages) found(r *http.Request, me *admin.Person) (found, answer, error) 
 	return f, answer{}, err
 }
 
-// bounds returns what the person may grant the app.
-func (p *Pages) bounds(ctx context.Context, f found) (bounds, error) {
-	most, err := p.Desk.GrantBounds(ctx, f.as, f.ID)
-	return bounds{catalog: p.Catalog, most: most, own: most, workspace: f.membership.Workspace, admin: f.as.IsAdmin()}, err
+// bounded is found with what the person may grant the app.
+func (p *Pages) bounded(r *http.Request, me *admin.Person) (found, bounds, answer, error) {
+	f, then, err := p.found(r, me)
+	if err != nil || then.location != "" {
+		return f, bounds{}, then, err
+	}
+	most, err := p.Desk.GrantBounds(r.Context(), f.as, f.ID)
+	return f, bounds{catalog: p.Catalog, most: most, own: most, workspace: f.membership.Workspace, admin: f.as.IsAdmin()}, answer{}, err
 }
 
 // A connectionPage shows one connection and lets the person narrow or widen it.
@@ -117,13 +121,9 @@ type connectionPage struct {
 }
 
 func (p *Pages) connection(r *http.Request, me *admin.Person) (answer, error) {
-	f, then, err := p.found(r, me)
+	f, b, then, err := p.bounded(r, me)
 	if err != nil || then.location != "" {
 		return then, err
-	}
-	b, err := p.bounds(r.Context(), f)
-	if err != nil {
-		return answer{}, err
 	}
 	return p.connectionPage(r, f, b, f.Scopes, false)
 }
@@ -140,13 +140,9 @@ func (p *Pages) connectionPage(r *http.Request, f found, b bounds, selected []ac
 
 // previewConnection shows what the form would mean, and saves nothing.
 func (p *Pages) previewConnection(r *http.Request, me *admin.Person) (answer, error) {
-	f, then, err := p.found(r, me)
+	f, b, then, err := p.bounded(r, me)
 	if err != nil || then.location != "" {
 		return then, err
-	}
-	b, err := p.bounds(r.Context(), f)
-	if err != nil {
-		return answer{}, err
 	}
 	a, err := p.connectionPage(r, f, b, b.scopes(r.PostForm), r.PostForm.Get(presetField) == customPreset)
 	if err != nil {
@@ -156,13 +152,9 @@ func (p *Pages) previewConnection(r *http.Request, me *admin.Person) (answer, er
 }
 
 func (p *Pages) changeConnection(r *http.Request, me *admin.Person) (answer, error) {
-	f, then, err := p.found(r, me)
+	f, b, then, err := p.bounded(r, me)
 	if err != nil || then.location != "" {
 		return then, err
-	}
-	b, err := p.bounds(r.Context(), f)
-	if err != nil {
-		return answer{}, err
 	}
 	if _, err := p.Desk.UpdateGrant(r.Context(), f.as, f.ID, b.scopes(r.PostForm)); err != nil {
 		return answer{}, err
